@@ -1,0 +1,119 @@
+"""The seams of the house: what each part must do, as narrow as its callers need.
+
+Each protocol has a contract test in ``tests/contracts`` that every implementation passes. Implementations are chosen
+in ``rag.assembly`` alone. Scores mean one thing everywhere: higher is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from rag.records import Delta, Prompt
+
+Vectors = npt.NDArray[np.float32]
+Role = Literal["query", "passage"]
+Rows = npt.NDArray[np.int64]
+Query_contra = TypeVar("Query_contra", contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenVectors:
+    """The tokens of one text: unit ``vectors`` (tokens, dimension) and their character ``spans`` (tokens, 2).
+
+    Special tokens ([CLS], [SEP], padding) are left out; ``ids`` (tokens,) are the tokenizer's ids.
+    """
+
+    vectors: Vectors
+    spans: npt.NDArray[np.int32]
+    ids: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What one forward pass gives: unit ``vectors`` (n, dimension) and, if asked for, the ``tokens`` of each text."""
+
+    vectors: Vectors
+    tokens: tuple[TokenVectors, ...] = ()
+
+
+class Embedder(Protocol):
+    """Text to unit vectors. List in, equal length out; text beyond ``window`` tokens is cut off."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names weights, pooling and window: vectors of equal fingerprints may be compared."""
+        ...
+
+    @property
+    def engine(self) -> str:
+        """What computes it, for instance ``openvino bf16``: recorded, but no part of the fingerprint."""
+        ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def window(self) -> int: ...
+
+    def encode(self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False) -> Encoding:
+        """Encode ``texts`` in one or more forward passes; with ``tokens`` their token vectors come along.
+
+        ``role`` matters to models that were trained with different prompts for questions and passages.
+        """
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the length of each text in tokens, special tokens included, not cut at the window."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Rows found, best first: ``seqs`` (k,) int64 and their ``scores`` (k,) float32."""
+
+    seqs: Rows
+    scores: npt.NDArray[np.float32]
+
+
+class Index(Protocol[Query_contra]):
+    """A derived index over the rows of one collection. The query is a unit vector for dense, text for lexical.
+
+    ``search`` sees every commit made before it was called, in any process, and never returns a retired row.
+    """
+
+    def search(self, query: Query_contra, k: int, allowed: Rows | None = None) -> Hits:
+        """Return at most ``k`` rows; with ``allowed`` (sorted sequence numbers) only among these. Ties: lower seq."""
+        ...
+
+    def wants_seal(self) -> bool:
+        """Say whether enough changed since the last sealing to make it worth its cost."""
+        ...
+
+    def seal(self) -> int:
+        """Write all rows seen into a new sealed part, name it in the catalog, and return its last sequence number."""
+        ...
+
+
+class Generator(Protocol):
+    """Prompt to text. Raises `rag.errors.GeneratorFailed`; yields nothing when the passages do not answer."""
+
+    @property
+    def name(self) -> str: ...
+
+    def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]: ...
+
+
+class Judge(Protocol):
+    """How far evidence supports a claim."""
+
+    @property
+    def name(self) -> str: ...
+
+    def support(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Return for each (claim, evidence) a support score in [0, 1]."""
+        ...

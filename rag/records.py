@@ -1,0 +1,352 @@
+"""The records that travel between the rooms: frozen dataclasses, standard library only.
+
+What crosses a boundary is one of these, a plain value, or a ``numpy`` float32 matrix with unit rows.
+This module knows no database, no model, no file format and no web.
+
+Offsets are in Unicode code points, half open, and refer to the *parsed text* of a document version:
+the texts of its elements joined by ``ELEMENT_SEPARATOR``. The parsed text is stored with the version, so
+that ``parsed_text[citation.source_start:citation.source_end] == citation.quote`` can be checked at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+ELEMENT_SEPARATOR = "\n\n"
+
+
+def digest(*parts: str | bytes) -> str:
+    """Return a 32-digit hexadecimal id of ``parts``: equal parts, equal id, on every machine (SHA-256, cut)."""
+    h = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        h.update(len(data).to_bytes(8, "big"))
+        h.update(data)
+    return h.hexdigest()[:32]
+
+
+class Kind(StrEnum):
+    """What an element of a document is."""
+
+    TITLE = "title"
+    TEXT = "text"
+    LIST_ITEM = "list_item"
+    TABLE = "table"
+    CODE = "code"
+    CAPTION = "caption"
+    HEADER = "header"
+    FOOTER = "footer"
+
+
+class State(StrEnum):
+    """Where a document version stands. Only ``READY`` versions are ever searched."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    READY = "ready"
+    FAILED = "failed"
+    RETIRED = "retired"
+
+
+class Stage(StrEnum):
+    """The step of the ingest journey that a version is in or failed in."""
+
+    ACCEPT = "accept"
+    PARSE = "parse"
+    CHUNK = "chunk"
+    EMBED = "embed"
+    COMMIT = "commit"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What a parser says of one piece of a document, before it has a place in the parsed text."""
+
+    kind: Kind
+    text: str
+    page: int | None = None
+    section: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """A block at its place. ``page`` counts from 1; ``section`` is the path of headings above it.
+
+    A table's text has one row a line and `` | `` between cells; its first line is the header when it has one.
+    """
+
+    kind: Kind
+    text: str
+    page: int | None
+    section: tuple[str, ...]
+    start: int
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedDocument:
+    """What the parser makes of a file. ``text[e.start:e.end] == e.text`` for every element ``e``."""
+
+    elements: tuple[Element, ...]
+    media_type: str
+    title: str | None = None
+    pages: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_blocks(
+        cls,
+        blocks: list[Block],
+        media_type: str,
+        title: str | None = None,
+        pages: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> ParsedDocument:
+        """Lay ``blocks`` one after the other, leaving out those without any visible text."""
+        elements = []
+        start = 0
+        for block in blocks:
+            text = block.text.strip()
+            if not text:
+                continue
+            elements.append(Element(block.kind, text, block.page, block.section, start))
+            start += len(text) + len(ELEMENT_SEPARATOR)
+        return cls(tuple(elements), media_type, title, pages, metadata or {})
+
+    @property
+    def text(self) -> str:
+        return ELEMENT_SEPARATOR.join(element.text for element in self.elements)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A span of the parsed text that is embedded, searched and cited as one.
+
+    ``text`` is exactly ``parsed_text[start:end]``. ``context`` (document title, headings, a table's header row)
+    is put before it for the embedder, the lexical index and the prompt, and is never quoted.
+    ``tokens`` counts context and text in the embedder's own tokens, its special tokens included.
+    """
+
+    text: str
+    context: str
+    start: int
+    end: int
+    kind: Kind
+    page: int | None
+    section: tuple[str, ...]
+    tokens: int
+
+    @property
+    def indexed_text(self) -> str:
+        return f"{self.context}\n{self.text}" if self.context else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A named set of documents that is searched together. ``embedder`` is the fingerprint of its vectors."""
+
+    id: str
+    name: str
+    created_at: datetime
+    embedder: str | None = None
+    documents: int = 0
+    passages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One content of a document. ``progress`` runs from 0 to 1 over all stages."""
+
+    id: str
+    document_id: str
+    collection_id: str
+    name: str
+    number: int
+    sha256: str
+    size: int
+    state: State
+    stage: Stage
+    progress: float
+    attempts: int
+    created_at: datetime
+    metadata: Mapping[str, Any]
+    error: str | None = None
+    error_code: str | None = None
+    media_type: str | None = None
+    title: str | None = None
+    pages: int | None = None
+    elements: int = 0
+    passages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A name in a collection with its newest version, and the version that is searched now, if any.
+
+    The two differ while a new version is being read, and stay different when it could not be read.
+    """
+
+    id: str
+    collection_id: str
+    name: str
+    created_at: datetime
+    newest: Version
+    live_version_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A chunk as retrieved: where it stands, and what each stage thought of it (higher is better)."""
+
+    chunk_id: str
+    seq: int
+    collection_id: str
+    document_id: str
+    document: str
+    title: str | None
+    version_id: str
+    version: int
+    text: str
+    context: str
+    start: int
+    end: int
+    kind: Kind
+    page: int | None
+    section: tuple[str, ...]
+    score: float = 0.0
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def indexed_text(self) -> str:
+        return f"{self.context}\n{self.text}" if self.context else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be looked for, where, and how much of it at each stage."""
+
+    question: str
+    collections: tuple[Collection, ...]
+    filters: Mapping[str, str | int | float | bool]
+    candidates: int
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The result of retrieval: passages best first, and the trace that explains it.
+
+    ``stages`` maps a stage name to its chunk ids, best first; ``timings`` maps it to seconds.
+    """
+
+    passages: tuple[Passage, ...]
+    stages: Mapping[str, tuple[str, ...]]
+    timings: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A span of passage number ``passage`` (from 1, as numbered in the prompt); offsets are in the passage's text."""
+
+    passage: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of generated text.
+
+    A language model gives text alone, in which ``[n]`` marks passage n. A generator that knows its evidence
+    gives a whole claim with its quotes; no markers are looked for in that text.
+    """
+
+    text: str
+    quotes: tuple[Quote, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a generator gets: the question, the passages that fit, and the messages for a language model.
+
+    ``tokens`` is the (estimated) size of ``messages`` in the generator's tokens.
+    """
+
+    question: str
+    passages: tuple[Passage, ...]
+    messages: tuple[Mapping[str, str], ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A pointer from a span of the answer to the words in a document that support it.
+
+    ``parsed_text[source_start:source_end] == quote`` for the version named; ``score`` in [0, 1] says how much of the
+    claim the quote supports.
+    """
+
+    answer_start: int
+    answer_end: int
+    number: int
+    document_id: str
+    document: str
+    version_id: str
+    version: int
+    chunk_id: str
+    page: int | None
+    section: tuple[str, ...]
+    source_start: int
+    source_end: int
+    quote: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One sentence of an answer with what supports it. ``start`` and ``end`` are offsets in the answer's text."""
+
+    text: str
+    start: int
+    end: int
+    citations: tuple[Citation, ...]
+
+    @property
+    def support(self) -> float:
+        """The best score of its citations, in [0, 1]; 0 when it has none."""
+        return max((citation.score for citation in self.citations), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that can be traced: its claims, its sources, and how it came about.
+
+    ``notice`` is a sentence for the reader of the answer when something did not go as configured,
+    for instance when the generator failed and the built-in reader answered in its place.
+    """
+
+    id: str
+    question: str
+    text: str
+    abstained: bool
+    claims: tuple[Claim, ...]
+    passages: tuple[Passage, ...]
+    generator: str
+    created_at: datetime
+    notice: str | None = None
+    stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    settings_digest: str = ""
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        return tuple(citation for claim in self.claims for citation in claim.citations)

@@ -1,0 +1,170 @@
+"""The settings: the only reader of the environment and of ``citewell.toml``.
+
+Frozen data, nested by part; vary it with ``model_copy(update=...)``. This module makes no part and opens no file
+but the settings file: ``rag.assembly`` turns settings into a running whole.
+
+Order of precedence: values given in code or on the command line, then the environment
+(``CITEWELL_GENERATOR__BASE_URL=...``), then the file named by ``CITEWELL_CONFIG`` (default ``citewell.toml`` in the
+working directory), then the defaults below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from rag.errors import Misconfigured
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(_Part):
+    """Where the REST API listens and what it takes."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; only loopback addresses are taken as yet.")
+    port: int = Field(8321, ge=0, le=65535, description="Port to listen on.")
+    max_question_chars: int = Field(4000, ge=1, description="Longest question, in characters.")
+    max_files_per_upload: int = Field(100, ge=1, description="Most files in one upload request.")
+
+
+class EmbedderSettings(_Part):
+    """The bi-encoder that gives passages and questions their vectors."""
+
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        description="The built-in model, or a folder (with `allow_download` also a hub name) of another one.",
+    )
+    backend: Literal["auto", "openvino", "torch"] = Field(
+        "auto", description="auto takes OpenVINO when it is installed and the model is the built-in one, else torch."
+    )
+    device: str = Field("auto", description="Torch device of the torch backend: auto, cpu, cuda, cuda:1 ...")
+    threads: int = Field(0, ge=0, description="CPU threads of one model call; 0 leaves the choice to the backend.")
+    allow_download: bool = Field(False, description="Let the torch backend fetch a model from the hub by its name.")
+
+
+class RetrievalSettings(_Part):
+    """How passages are found."""
+
+    candidates: int = Field(100, ge=1, le=10_000, description="How many each of the dense and lexical index gives.")
+    top_k: int = Field(8, ge=1, le=1000, description="How many passages go on to the generator or the searcher.")
+    dense_weight: float = Field(0.5, ge=0, le=1, description="Share of the dense score in the min-max sum.")
+
+
+class GeneratorSettings(_Part):
+    """What writes the answer."""
+
+    kind: Literal["reader", "openai"] = Field(
+        "reader", description="reader: built in, quotes sentences. openai: any OpenAI-compatible server."
+    )
+    base_url: str | None = Field(None, description="For example http://127.0.0.1:8000/v1 of trtllm-serve.")
+    model: str | None = Field(None, description="Model name; by default the first that the server lists.")
+    api_key: SecretStr | None = Field(None, description="Sent as a bearer token; never logged.")
+    context_tokens: int = Field(8192, ge=256, description="The model's window: prompt and answer together.")
+    max_tokens: int = Field(512, ge=1, description="Most tokens of one answer.")
+    temperature: float = Field(0.0, ge=0, le=2)
+    connect_timeout: float = Field(5.0, gt=0, description="Seconds to reach the server.")
+    first_token_timeout: float = Field(60.0, gt=0, description="Seconds until the first token.")
+    total_timeout: float = Field(120.0, gt=0, description="Seconds for a whole answer.")
+    fall_back: bool = Field(True, description="Let the built-in reader answer, marked as such, when the server fails.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.kind == "openai" and not self.base_url:
+            raise ValueError(
+                "generator.kind is 'openai' but generator.base_url is not set, e.g. http://127.0.0.1:8000/v1"
+            )
+        if self.max_tokens >= self.context_tokens:
+            raise ValueError("generator.max_tokens must be smaller than generator.context_tokens")
+        return self
+
+
+class IngestSettings(_Part):
+    """Limits and pace of the ingest journey."""
+
+    max_file_bytes: int = Field(200_000_000, ge=1, description="Largest file that is accepted.")
+    max_pages: int = Field(5_000, ge=1, description="Most pages of one document.")
+    max_text_chars: int = Field(50_000_000, ge=1, description="Most characters of parsed text of one document.")
+    attempts: int = Field(3, ge=1, description="How often a file is tried before it is called failed.")
+    lease_seconds: float = Field(60.0, gt=0, description="A worker silent for so long loses its file to another.")
+    poll_seconds: float = Field(0.5, gt=0, description="How often an idle worker looks for work.")
+    embed_batch: int = Field(64, ge=1, description="Most passages in one model call.")
+
+
+class IndexSettings(_Part):
+    """When the derived indexes are sealed, and how exact they must be."""
+
+    seal_rows: int = Field(2_000, ge=1, description="Seal when the tail has this many rows and seal_share of all rows.")
+    seal_share: float = Field(0.2, ge=0, le=1)
+    flat_rows: int = Field(50_000, ge=1, description="Up to so many rows the sealed dense part is exact.")
+    min_recall: float = Field(0.98, gt=0, le=1, description="Least measured recall@10 of an approximate sealed part.")
+
+
+class Settings(BaseSettings):
+    """All settings of one Citewell process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CITEWELL_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
+    )
+
+    data: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("citewell", appauthor=False)),
+        description="The data folder: catalog, originals, indexes.",
+    )
+    cache: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("citewell", appauthor=False)),
+        description="Where converted models are kept; may be deleted at any time.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    server: ServerSettings = ServerSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    ingest: IngestSettings = IngestSettings()
+    index: IndexSettings = IndexSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del dotenv_settings, file_secret_settings  # two sources are enough: the environment and one file
+        file = Path(os.environ.get("CITEWELL_CONFIG", "citewell.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    def digest(self) -> str:
+        """Return a short digest of everything that can change an answer (not where data lies or who may ask)."""
+        parts = self.model_dump_json(include={"embedder", "retrieval", "generator", "index"})
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings once, at start. Raises `Misconfigured` with every wrong value in one sentence each."""
+    config = os.environ.get("CITEWELL_CONFIG")
+    if config and not Path(config).is_file():
+        raise Misconfigured(f"CITEWELL_CONFIG names {config}, which is not a file.")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise Misconfigured(f"The settings are not valid: {problems}.") from error
+    except ValueError as error:  # a settings file that is not TOML
+        raise Misconfigured(f"The settings file can not be read: {error}.") from error
