@@ -1,0 +1,236 @@
+"""The life cycle that the derived indexes share: a sealed part, a tail, retired rows.
+
+    rows 1 ........................ S | S+1 ........ last
+         sealed part (a folder of files)  tail (memory)      minus the rows retired since
+
+A *sealed part* is a folder that was written beside the others, flushed, renamed and only then named in the catalog.
+It holds the rows that were live when it was made, up to sequence number S, and is never changed. The *tail* holds the
+rows after S. A reader asks the catalog with one cheap query whether anything happened; if so it fetches the new rows
+and the newly retired ones. What can not be read is dropped with a warning, and the tail begins at the first row.
+
+Knows the catalog and files; what is in a part, and how it is searched, is the business of ``dense`` and ``lexical``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import structlog
+
+from rag.catalog import Catalog, Pulse, Seal
+from rag.errors import IndexDamaged
+from rag.originals import sync_folder
+from rag.protocols import Rows
+from rag.settings import IndexSettings
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+#: Rows fetched from the catalog at once while a part is made.
+STEP = 20_000
+
+log = structlog.get_logger(__name__)
+PartT = TypeVar("PartT")
+TailT = TypeVar("TailT")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot(Generic[PartT, TailT]):
+    """What one search sees: never changed, replaced as a whole.
+
+    ``sealed_alive`` and ``tail_alive`` are boolean masks over the rows of either side; a False row is retired.
+    """
+
+    seal: Seal | None
+    pulse: Pulse
+    sealed_seqs: Rows
+    sealed_alive: np.ndarray[Any, np.dtype[np.bool_]]
+    part: PartT | None
+    tail_seqs: Rows
+    tail_alive: np.ndarray[Any, np.dtype[np.bool_]]
+    tail: TailT
+
+
+class DerivedIndex(ABC, Generic[PartT, TailT]):
+    """One index of one collection over all its live rows. Thread-safe: searches work on a snapshot.
+
+    ``kind`` names the sort of index; ``space`` names what made its rows comparable (the embedder, the analyser), and
+    parts of another space are foreign. ``folder`` is where the sealed parts of the collection lie.
+    """
+
+    kind: str
+
+    def __init__(self, catalog: Catalog, collection_id: str, space: str, folder: Path, settings: IndexSettings) -> None:
+        self._catalog = catalog
+        self._collection_id = collection_id
+        self._space = space
+        self._folder = folder / collection_id
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._snapshot = self._begin(None)
+
+    # -- what an index must say of itself ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def _open_part(self, folder: Path, manifest: Mapping[str, Any]) -> PartT:
+        """Open the files that `_write_part` wrote; raise `IndexDamaged` if they are not what they should be."""
+
+    @abstractmethod
+    def _write_part(self, folder: Path, last: int) -> tuple[Rows, dict[str, Any]]:
+        """Write the live rows up to ``last`` into ``folder``; return their numbers and facts for the manifest."""
+
+    @abstractmethod
+    def _empty_tail(self) -> TailT:
+        """Return a tail without rows."""
+
+    @abstractmethod
+    def _grown_tail(self, tail: TailT, after: int, last: int) -> tuple[Rows, TailT]:
+        """Return the live rows in (after, last] and a tail that holds them too, leaving ``tail`` as it is."""
+
+    # -- freshness ---------------------------------------------------------------------------------------------------
+
+    def current(self) -> Snapshot[PartT, TailT]:
+        """Return a snapshot that holds every commit made before this call, in any process."""
+        pulse = self._catalog.pulse(self._collection_id)
+        if pulse.commits == self._snapshot.pulse.commits:
+            return self._snapshot
+        with self._lock:
+            if pulse.commits > self._snapshot.pulse.commits:
+                self._snapshot = self._advanced(self._snapshot, pulse)
+            return self._snapshot
+
+    def _advanced(self, old: Snapshot[PartT, TailT], pulse: Pulse) -> Snapshot[PartT, TailT]:
+        seal = self._catalog.seal(self._collection_id, self.kind, self._space)
+        base = old if seal == old.seal else self._begin(seal)
+        retired = self._catalog.retired_rows(self._collection_id, base.pulse.commits, pulse.commits)
+        new, tail = self._grown_tail(base.tail, base.pulse.last_seq, pulse.last_seq)
+        tail_seqs = np.concatenate([base.tail_seqs, new])
+        return Snapshot(
+            base.seal,
+            pulse,
+            base.sealed_seqs,
+            base.sealed_alive & ~np.isin(base.sealed_seqs, retired),
+            base.part,
+            tail_seqs,
+            np.concatenate([base.tail_alive, np.ones(len(new), dtype=bool)]) & ~np.isin(tail_seqs, retired),
+            tail,
+        )
+
+    def _begin(self, seal: Seal | None) -> Snapshot[PartT, TailT]:
+        """Start from a sealed part alone, or from before the first row if there is none that can be read."""
+        none = np.zeros(0, dtype=np.int64)
+        mask = np.zeros(0, dtype=bool)
+        if seal is not None:
+            try:
+                seqs, part, made_at = self._open(seal)
+                alive = np.ones(len(seqs), dtype=bool)
+                return Snapshot(seal, made_at, seqs, alive, part, none, mask, self._empty_tail())
+            except IndexDamaged as error:
+                log.warning("sealed index part dropped", kind=self.kind, folder=seal.folder, reason=error.message)
+                self._catalog.drop_seal(self._collection_id, self.kind, self._space, seal.folder)
+        return Snapshot(None, Pulse(0, 0), none, mask, None, none, mask, self._empty_tail())
+
+    def _open(self, seal: Seal) -> tuple[Rows, PartT, Pulse]:
+        folder = self._folder / seal.folder
+        manifest = read_manifest(folder)
+        if (manifest["kind"], manifest["space"]) != (self.kind, self._space):
+            raise IndexDamaged(f"It was made for {manifest['kind']} {manifest['space']}.")
+        seqs = np.load(folder / "seqs.npy")
+        return seqs, self._open_part(folder, manifest), Pulse(manifest["commits"], manifest["last_seq"])
+
+    # -- sealing -----------------------------------------------------------------------------------------------------
+
+    def wants_seal(self) -> bool:
+        """Say whether enough rows came since the last sealing to make a new part worth its cost."""
+        last = self._catalog.pulse(self._collection_id).last_seq
+        seal = self._catalog.seal(self._collection_id, self.kind, self._space)
+        return last - (seal.last_seq if seal else 0) >= max(self._settings.seal_rows, self._settings.seal_share * last)
+
+    def seal(self) -> int:
+        """Write all live rows into a new sealed part and put it in force; return its last sequence number.
+
+        Searches go on meanwhile. If another process is at it, this one leaves it to that one and returns 0.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with _only_one(self._folder / f".{self.kind}.lock") as alone:
+            if not alone:
+                return 0
+            pulse = self._catalog.pulse(self._collection_id)
+            before = self._catalog.seal(self._collection_id, self.kind, self._space)
+            name = self._make(pulse)
+            self._catalog.record_seal(self._collection_id, self.kind, self._space, Seal(name, pulse.last_seq))
+            in_force = self._catalog.seal_folders(self._collection_id)
+            self._sweep(in_force | ({before.folder} if before else set()))
+        return pulse.last_seq
+
+    def _make(self, pulse: Pulse) -> str:
+        name = f"{self.kind}-{pulse.last_seq}-{secrets.token_hex(4)}"
+        making = self._folder / f".making-{name}"
+        making.mkdir()
+        seqs, facts = self._write_part(making, pulse.last_seq)
+        np.save(making / "seqs.npy", seqs)
+        manifest = {"kind": self.kind, "space": self._space, "rows": len(seqs), **facts}
+        write_manifest(making, manifest | {"last_seq": pulse.last_seq, "commits": pulse.commits})
+        making.rename(self._folder / name)
+        sync_folder(self._folder)
+        return name
+
+    def _sweep(self, keep: set[str]) -> None:
+        """Remove older parts and what died while being made. The part before the last stays for slow readers."""
+        for folder in self._folder.iterdir():
+            ours = folder.name.startswith((f"{self.kind}-", f".making-{self.kind}-"))
+            if ours and folder.name not in keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write ``manifest.json`` with ``facts``, the format and a SHA-256 of every other file, and flush all to disk."""
+    files = {}
+    for file in sorted(folder.iterdir()):
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+            files[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    with (folder / MANIFEST).open("w") as stream:
+        json.dump({"format": FORMAT, **facts, "files": files}, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    sync_folder(folder)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a sealed part whose files are all as they were written; raise `IndexDamaged` otherwise."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        if manifest["format"] != FORMAT:
+            raise IndexDamaged(f"Its format is {manifest['format']}, this version reads {FORMAT}.")
+        for name, digest in manifest["files"].items():
+            with (folder / name).open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+                    raise IndexDamaged(f"Its file {name} is not what was written.")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IndexDamaged(f"It can not be read: {error}.") from error
+    return manifest
+
+
+@contextmanager
+def _only_one(file: Path) -> Iterator[bool]:
+    """Yield True to the one process that holds the lock, False to the others; a dead holder's lock is free."""
+    with file.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -1,0 +1,32 @@
+"""Dependencies that phone home are told not to, before they are imported.
+
+Knows only the names of their switches. It imports nothing, opens nothing, and can be called any number of times.
+"""
+
+from __future__ import annotations
+
+import os
+
+_OPT_OUTS = {
+    "DO_NOT_TRACK": "1",
+    "SCARF_NO_ANALYTICS": "1",
+    "UNSTRUCTURED_DISABLE_NOTICE": "1",
+    "RAGAS_DO_NOT_TRACK": "true",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "NEMO_GUARDRAILS_NO_USAGE_STATS": "1",
+    "ANONYMIZED_TELEMETRY": "False",
+}
+
+
+def silence_dependencies() -> None:
+    """Set the opt-out of every dependency that would report to its makers; a value that is set already is kept.
+
+    No part of Citewell speaks to a host that was not configured, and no user has to know a dozen variables for that:
+    unstructured and ragas report every use, the Hugging Face hub is asked for models that lie on the disk. The
+    switches are read at import, so that this is called before the import of any of them. Whoever configures a model
+    from the hub sets ``HF_HUB_OFFLINE=0`` and ``TRANSFORMERS_OFFLINE=0`` first.
+    """
+    for name, value in _OPT_OUTS.items():
+        os.environ.setdefault(name, value)
