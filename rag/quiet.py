@@ -20,13 +20,13 @@ _OPT_OUTS = {
 }
 
 
-def silence_dependencies() -> None:
+def silence_dependencies(*, hub: bool = False) -> None:
     """Set the opt-out of every dependency that would report to its makers; a value that is set already is kept.
 
     No part of Citewell speaks to a host that was not configured, and no user has to know a dozen variables for that:
     unstructured and ragas report every use, the Hugging Face hub is asked for models that lie on the disk. The
-    switches are read at import, so that this is called before the import of any of them. Whoever configures a model
-    from the hub sets ``HF_HUB_OFFLINE=0`` and ``TRANSFORMERS_OFFLINE=0`` first.
+    switches are read at import, so that this is called before the import of any of them. With ``hub`` the model hub
+    stays reachable, for who has configured a model from it.
     """
     for name, value in _OPT_OUTS.items():
-        os.environ.setdefault(name, value)
+        os.environ.setdefault(name, "0" if hub and name.endswith("_OFFLINE") else value)

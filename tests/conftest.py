@@ -1,0 +1,49 @@
+"""What every test may ask for: settings over a folder of its own, the real embedder, a whole Citewell, sample files.
+
+The environment is cleared of Citewell's variables first, so that no test depends on who runs it; only the cache of
+converted models is shared, since converting takes longer than most tests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rag.assembly import Citewell, open_citewell
+from rag.encoders import open_embedder
+from rag.protocols import Embedder
+from rag.settings import Settings, load_settings
+
+for _name in [name for name in os.environ if name.startswith("CITEWELL_") and name != "CITEWELL_CACHE"]:
+    del os.environ[_name]
+
+SAMPLES = Path(__file__).parent.parent / "ingest" / "samples"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """The defaults, over an empty data folder."""
+    return load_settings(data=tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Embedder:
+    """The real embedder, loaded once."""
+    chosen = load_settings()
+    return open_embedder(chosen.embedder, chosen.cache)
+
+
+@pytest.fixture
+def citewell(settings: Settings, embedder: Embedder) -> Iterator[Citewell]:
+    """A whole Citewell with the built-in reader, over an empty data folder."""
+    with open_citewell(settings, embedder=embedder) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def sample_files() -> list[Path]:
+    """The documents that the product carries for its demonstration."""
+    return sorted(path for path in SAMPLES.rglob("*") if path.is_file())
