@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from rag.errors import BadInput, Conflict, Misconfigured, NotFound
+from rag.errors import BadInput, Conflict, Misconfigured, NotFound, Unavailable
 from rag.protocols import Rows, Vectors
 from rag.records import (
     Chunk,
@@ -432,6 +432,14 @@ class Catalog:
         elif found != embedder:
             raise wrong_embedder(found, embedder)
 
+    def check(self) -> None:
+        """Make sure that the database answers; raises `Unavailable` if it does not."""
+        try:
+            with self._read() as connection:
+                connection.execute(sa.select(sa.literal(1)))
+        except sa.exc.SQLAlchemyError as error:
+            raise Unavailable("The catalog does not answer.") from error
+
     def queue_length(self) -> int:
         """Return how many versions wait or are being worked on."""
         busy = versions.c.state.in_([State.QUEUED.value, State.PROCESSING.value])
@@ -542,7 +550,7 @@ class Catalog:
             .order_by(chunks.c.seq)
         )
         for key, value in filters.items():
-            query = query.where(_condition(key, value))
+            query = query.where(_condition(key, value, self._engine.dialect.name))
         with self._read() as connection:
             return np.array(connection.scalars(query).all(), dtype=np.int64)
 
@@ -581,7 +589,14 @@ def _check_metadata(metadata: Mapping[str, Any] | None) -> None:
             raise BadInput(f"{key[:100]!r} is no metadata key; use letters, digits, dots, dashes and underscores.")
 
 
-def _condition(key: str, value: str | float | bool) -> sa.ColumnElement[bool]:
+#: How the two databases call the types of JSON values: of a bool, a number, a string.
+_JSON_TYPES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "sqlite": (("true", "false"), ("integer", "real"), ("text",)),
+    "postgresql": (("boolean",), ("number",), ("string",)),
+}
+
+
+def _condition(key: str, value: str | float | bool, dialect: str) -> sa.ColumnElement[bool]:
     if key == "document":
         return documents.c.name == str(value)
     if key == "document_id":
@@ -589,13 +604,18 @@ def _condition(key: str, value: str | float | bool) -> sa.ColumnElement[bool]:
     if not METADATA_KEY.fullmatch(key):
         raise BadInput(f"{key[:100]!r} is no metadata key; use letters, digits, dots, dashes and underscores.")
     field: Any = versions.c.metadata[key]
+    booleans, numbers, strings = _JSON_TYPES[dialect]
     if isinstance(value, bool):
-        return sa.type_coerce(field.as_boolean() == value, sa.Boolean)
-    if isinstance(value, int | float):
-        return sa.type_coerce(field.as_float() == float(value), sa.Boolean)
-    if isinstance(value, str):
-        return sa.type_coerce(field.as_string() == value, sa.Boolean)
-    raise BadInput(f"The filter on {key!r} must be a string, a number, true or false.")
+        types, equal = booleans, field.as_boolean() == value
+    elif isinstance(value, int | float):
+        types, equal = numbers, field.as_float() == float(value)
+    elif isinstance(value, str):
+        types, equal = strings, field.as_string() == value
+    else:
+        raise BadInput(f"The filter on {key!r} must be a string, a number, true or false.")
+    sqlite = dialect == "sqlite"
+    found = sa.func.json_type(versions.c.metadata, f'$."{key}"') if sqlite else sa.func.json_typeof(field)
+    return sa.and_(found.in_(types), equal)
 
 
 def _seal_key(collection_id: str, kind: str, space: str) -> sa.ColumnElement[bool]:

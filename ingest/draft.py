@@ -1,0 +1,148 @@
+"""A document while it is being read: cleaned blocks, the headings above them, and the limits that end the reading.
+
+Every reader writes into a `Draft`, so that text is normalised in one place and a document that is too large is given
+up while it is read and not after. Knows no file format.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from rag.errors import DocumentTooLarge
+from rag.records import Block, Kind
+from rag.settings import IngestSettings
+
+# C0 and C1 controls but newline and tab, soft hyphen, bidirectional controls, byte order marks, lone surrogates and
+# the two noncharacters: none of them is visible, some of them change how the text around them reads.
+_UNWANTED = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
+)
+_LINE_ENDS = re.compile("\r\n?|[\u2028\u2029\x85]")
+_SPACES = re.compile("[ \t\u00a0\u2007\u202f]+")
+_BLANK_LINES = re.compile(r"\n{3,}")
+_MEANINGLESS_TITLE = re.compile(
+    r"(microsoft (office )?(word|powerpoint|excel)\b.*|untitled.*|unbenannt.*|document ?\d*|dokument ?\d*|slide ?\d*"
+    r"|powerpoint presentation|pr[aä]sentation ?\d*|presentation ?\d*|title|no title|(un)?known|none|null|\W*|[\d\W]*"
+    r"|[^\s]+\.(docx?|pptx?|xlsx?|pdf|indd|qxd|tex|dvi|fm|p65|html?|rtf|odt|ps|eps|tmp))",
+    re.IGNORECASE,
+)
+_MAX_HEADING = 300
+
+
+def clean(text: str) -> str:
+    """Return ``text`` in NFC with plain line ends and without invisible controls and lone surrogates."""
+    return unicodedata.normalize("NFC", _UNWANTED.sub("", _LINE_ENDS.sub("\n", text)))
+
+
+def one_line(text: str) -> str:
+    """Return cleaned ``text`` with every run of white space made one space."""
+    return " ".join(clean(text).split())
+
+
+def meaningful_title(text: object) -> str | None:
+    """Return ``text`` as a title, or None when it is what programs write where nobody gave one."""
+    title = one_line(text) if isinstance(text, str) else ""
+    return None if not title or len(title) > _MAX_HEADING or _MEANINGLESS_TITLE.fullmatch(title) else title
+
+
+def _prose(text: str) -> str:
+    lines = (_SPACES.sub(" ", line).strip() for line in clean(text).split("\n"))
+    return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
+
+
+def _code(text: str) -> str:
+    return clean(text).expandtabs(4).strip("\n")
+
+
+def table_text(rows: Iterable[Sequence[str]]) -> str:
+    """Return ``rows`` one a line with `` | `` between cells; empty rows, and empty cells at a row's end, are left out.
+
+    White space in a cell becomes one space, and a bar in a cell a broken bar, so that every bar is a border.
+    """
+    lines = (" | ".join(one_line(cell).replace(" | ", " ¦ ") for cell in row).rstrip(" |") for row in rows)
+    return "\n".join(line for line in lines if line)
+
+
+class Draft:
+    """Collects blocks in reading order. ``title``, ``pages`` and ``metadata`` are set by the reader as it finds them.
+
+    Raises `DocumentTooLarge` from whichever call passes a limit.
+    """
+
+    def __init__(self, limits: IngestSettings) -> None:
+        self.limits = limits
+        self.blocks: list[Block] = []
+        self.title: str | None = None
+        self.metadata: dict[str, Any] = {}
+        self._pages: int | None = None
+        self._chars = 0
+        self._headings: list[tuple[int, str]] = []
+
+    @property
+    def pages(self) -> int | None:
+        return self._pages
+
+    @pages.setter
+    def pages(self, count: int) -> None:
+        if count > self.limits.max_pages:
+            raise DocumentTooLarge(
+                f"The document has {count:,} pages, but the limit is {self.limits.max_pages:,}: "
+                "split it, or raise ingest.max_pages.",
+                pages=count,
+            )
+        self._pages = count
+
+    @property
+    def section(self) -> tuple[str, ...]:
+        """The headings above the next block."""
+        return tuple(text for _, text in self._headings)
+
+    def add(self, kind: Kind, text: str, page: int | None = None) -> None:
+        """Add a block under the present headings, unless nothing of ``text`` is visible."""
+        text = _code(text) if kind is Kind.CODE else _prose(text)
+        if not text.strip():
+            return
+        self._chars += len(text)
+        if self._chars > self.limits.max_text_chars:
+            raise DocumentTooLarge(
+                f"The document has more than {self.limits.max_text_chars:,} characters of text, which is the limit: "
+                "split it, or raise ingest.max_text_chars."
+            )
+        self.blocks.append(Block(kind, text, page, self.section))
+
+    def heading(self, level: int, text: str, page: int | None = None) -> None:
+        """Add a heading of ``level`` (1 is the highest): it stands above what follows, up to the next as high."""
+        text = one_line(text)
+        if not text:
+            return
+        if len(text) > _MAX_HEADING:  # whole paragraphs are set in heading styles, and help nobody as a heading
+            self.add(Kind.TEXT, text, page)
+            return
+        self._headings = [(above, name) for above, name in self._headings if above < level]
+        self.add(Kind.TITLE, text, page)
+        self._headings.append((level, text))
+
+    def start_section(self, *names: str) -> None:
+        """Put what follows under ``names`` that are no text of the document themselves, such as a sheet's name."""
+        self._headings = [(level, text) for level, name in enumerate(names) if (text := one_line(name))]
+
+    def note(self, **facts: object) -> None:
+        """Keep the ``facts`` that say something as metadata: plain JSON values, dates in ISO form."""
+        for name, fact in facts.items():
+            value = _plain(fact)
+            if value not in (None, "", []):
+                self.metadata[name] = value
+
+
+def _plain(fact: object) -> Any:
+    if isinstance(fact, (datetime, date)):
+        return fact.isoformat()
+    if isinstance(fact, (bool, int, float)):
+        return fact
+    if isinstance(fact, (list, tuple)):
+        return [value for item in fact if (value := _plain(item)) not in (None, "")]
+    return None if fact is None else one_line(str(fact))

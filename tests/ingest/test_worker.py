@@ -1,0 +1,187 @@
+"""The ingest journey: what is accepted is searchable once, or named with the reason why not."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import ingest.worker as worker_module
+from ingest.worker import Lease, LeaseLost, Worker, accept, accept_file
+from rag.catalog import Accepted
+from rag.errors import BadInput, DocumentTooLarge
+from rag.records import Stage, State
+
+
+def searchable(citewell, collection: str, words: str) -> list[str]:
+    return [p.document for p in citewell.search(citewell.plan(words, [collection])).passages if words in p.text]
+
+
+@pytest.fixture
+def collection(citewell):
+    return citewell.store.catalog.create_collection("c")
+
+
+def test_the_sample_documents_become_searchable(citewell, collection, sample_files):
+    """Real files through the real parser, chunker and embedder: every one ready, with passages at their offsets."""
+    catalog = citewell.store.catalog
+    for path in sample_files:
+        accept_file(citewell.store, collection, f"{path.parent.name}/{path.name}", path)
+    Worker(citewell).drain()
+    documents = catalog.list_documents(collection.id)
+    assert {d.newest.state for d in documents} == {State.READY}
+    assert len(documents) == len(sample_files) == 10
+    for document in documents:
+        assert document.newest.passages > 0
+        text = catalog.source_text(document.newest.id)
+        assert all(text[e.start : e.end] == e.text for e in catalog.elements(document.newest.id))
+    seqs = [row.seq for row in catalog.text_rows(collection.id, 0, 10**6)]
+    for passage in catalog.passages(collection.id, seqs).values():
+        assert catalog.source_text(passage.version_id)[passage.start : passage.end] == passage.text
+
+
+def test_the_same_bytes_again_are_no_work(citewell, collection):
+    worker = Worker(citewell)
+    assert accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))[1] is Accepted.ADDED
+    worker.drain()
+    assert accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))[1] is Accepted.UNCHANGED
+    assert worker.work_one() is None
+
+
+def test_a_bad_file_fails_alone_and_says_why(citewell, collection):
+    for name, content in (("bad.pdf", b"%PDF-1.7 but no more"), ("good.txt", b"Storm at sea."), ("empty.txt", b"")):
+        accept(citewell.store, collection, name, io.BytesIO(content))
+    Worker(citewell).drain()
+    found = {d.name: d.newest for d in citewell.store.catalog.list_documents(collection.id)}
+    assert found["good.txt"].state is State.READY
+    assert found["bad.pdf"].state is found["empty.txt"].state is State.FAILED
+    assert found["bad.pdf"].stage is Stage.PARSE
+    for version in (found["bad.pdf"], found["empty.txt"]):
+        assert version.error
+        assert "Traceback" not in version.error
+    assert searchable(citewell, "c", "Storm") == ["good.txt"]
+
+
+def test_a_bug_ends_one_file_and_not_the_worker(citewell, collection, monkeypatch):
+    """Whatever is thrown: the file has a final state, the next one is read."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a secret of the code")
+
+    accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))
+    monkeypatch.setattr(worker_module, "chunk", broken)
+    version = Worker(citewell).work_one()
+    assert (version.state, version.error_code) == (State.FAILED, "internal")
+    assert "secret" not in version.error
+    monkeypatch.undo()
+    accept(citewell.store, collection, "b.txt", io.BytesIO(b"Tide."))
+    assert Worker(citewell).work_one().state is State.READY
+
+
+def test_a_file_that_kills_its_workers_is_given_up_after_some_attempts(citewell, collection):
+    catalog, attempts = citewell.store.catalog, citewell.store.settings.ingest.attempts
+    accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))
+    for n in range(attempts):
+        assert catalog.claim(f"dies{n}", 0.0) is not None
+        time.sleep(0.01)
+    version = Worker(citewell).work_one()
+    assert (version.state, version.error_code) == (State.FAILED, "worker_died")
+
+
+def test_a_lost_lease_stops_the_work(citewell, collection):
+    catalog = citewell.store.catalog
+    version, _ = accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))
+    catalog.claim("slow", 0.0)
+    time.sleep(0.01)
+    catalog.claim("fast", 60.0)
+    with pytest.raises(LeaseLost):
+        Lease(catalog, version.id, "slow", 60.0).at(Stage.CHUNK)
+
+
+def test_progress_runs_from_zero_to_one(citewell, collection):
+    catalog = citewell.store.catalog
+    version, _ = accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))
+    catalog.claim("w", 60.0)
+    lease, seen = Lease(catalog, version.id, "w", 60.0), []
+    for stage, share in ((Stage.PARSE, 0), (Stage.CHUNK, 0), (Stage.EMBED, 0), (Stage.EMBED, 0.5), (Stage.COMMIT, 0)):
+        lease.at(stage, share)
+        seen.append(catalog.version(version.id).progress)
+    assert seen == sorted(seen)
+    assert seen[0] == 0.0
+    assert seen[-1] < 1.0
+
+
+def test_a_file_over_the_limit_is_refused_and_leaves_nothing(citewell, collection):
+    limits = citewell.store.settings.ingest.model_copy(update={"max_file_bytes": 10})
+    citewell.store = type(citewell.store)(
+        citewell.store.settings.model_copy(update={"ingest": limits}), citewell.store.catalog, citewell.store.originals
+    )
+    with pytest.raises(DocumentTooLarge, match="10 bytes"):
+        accept(citewell.store, collection, "a.txt", io.BytesIO(b"x" * 11))
+    assert list(citewell.store.originals.folder.rglob("*")) == []
+
+
+def test_a_bad_name_is_refused(citewell, collection):
+    with pytest.raises(BadInput):
+        accept(citewell.store, collection, "\x00", io.BytesIO(b"x"))
+
+
+def test_sealing_follows_growth(citewell, collection):
+    """Once enough rows have come the worker seals both indexes, and the same passages are found."""
+    rules = citewell.store.settings.index.model_copy(update={"seal_rows": 5})
+    store = citewell.store
+    citewell.store = type(store)(store.settings.model_copy(update={"index": rules}), store.catalog, store.originals)
+    text = "\n\n".join(f"# Part {n}\n\nThe storm number {n} came from the north." for n in range(8))
+    accept(citewell.store, collection, "a.md", io.BytesIO(text.encode()))
+    Worker(citewell).drain()
+    folders = sorted(p.name.rsplit("-", 1)[0] for p in store.index_folder.glob("*/*-*-*"))
+    assert folders == ["dense-8", "lexical-8"]
+    assert len(searchable(citewell, "c", "storm number")) == 8
+
+
+KILLED = """
+import sys, ingest.worker as w
+from pathlib import Path
+from rag.assembly import open_citewell
+from rag.settings import load_settings
+from rag.retrieval import Clock
+settings = load_settings(data=Path(sys.argv[1]), ingest={"lease_seconds": 1.0})
+with open_citewell(settings) as citewell:
+    worker = w.Worker(citewell)
+    real = getattr(w, sys.argv[2]) if sys.argv[2] != "commit" else citewell.store.catalog.commit
+    def stop(*args, **kwargs):
+        print("here", flush=True)
+        sys.stdin.read()
+    if sys.argv[2] == "commit":
+        type(citewell.store.catalog).commit = stop
+    else:
+        setattr(w, sys.argv[2], stop)
+    worker.drain()
+"""
+
+
+@pytest.mark.parametrize("stage", ["parse", "chunk", "commit"])
+def test_a_worker_killed_at_any_stage_loses_nothing(citewell, collection, stage):
+    """kill -9 in the middle: after its lease has run out another worker does the file again, and it is there once."""
+    accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm at sea."))
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(citewell.store.settings.data), stage],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+    with process:
+        assert process.stdout.readline() == b"here\n"
+        process.send_signal(signal.SIGKILL)
+    assert searchable(citewell, "c", "Storm") == []
+    worker = Worker(citewell)
+    deadline = time.monotonic() + 60
+    while (version := worker.work_one()) is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert version.state is State.READY
+    assert version.attempts == 2
+    assert searchable(citewell, "c", "Storm") == ["a.txt"]
+    assert citewell.store.catalog.pulse(collection.id).last_seq == 1
