@@ -18,6 +18,8 @@ from enum import StrEnum
 from typing import Any
 
 ELEMENT_SEPARATOR = "\n\n"
+#: What stands between the cells of a table row.
+CELL = " | "
 
 
 def digest(*parts: str | bytes) -> str:

@@ -1,0 +1,84 @@
+"""The built-in reader on the real embedder: it quotes, it skips what is no answer, and it keeps silent."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rag.reader import FIGURE, Reader, token_weights
+from rag.records import Delta, Kind, Prompt
+from tests.rag.passages import passage
+
+HOTELS = passage(
+    "3. Hotels\n\nThe hotel limit for domestic travel is 145 euros per night. Breakfast is included. "
+    "What is the hotel limit abroad? Ask the travel desk.",
+    1,
+    context="Travel policy",
+    section=("3. Hotels",),
+)
+ERRORS = passage(
+    "Code | Meaning\nE07 | Water in the housing\nE09 | Battery is empty", 2, kind=Kind.TABLE, section=("Errors",)
+)
+
+
+@pytest.fixture(scope="module")
+def reader(embedder):
+    return Reader(embedder)
+
+
+def read(reader: Reader, question: str, *passages) -> list[Delta]:
+    async def collect() -> list[Delta]:
+        return [delta async for delta in reader.generate(Prompt(question, passages, (), 0))]
+
+    return asyncio.run(collect())
+
+
+def test_it_quotes_the_sentence_that_answers(reader):
+    deltas = read(reader, "What is the hotel limit for domestic travel?", HOTELS, ERRORS)
+    assert deltas[0].text == "The hotel limit for domestic travel is 145 euros per night."
+    quote = deltas[0].quotes[0]
+    assert HOTELS.text[quote.start : quote.end] == deltas[0].text
+    assert quote.passage == 1
+
+
+def test_a_question_about_a_cell_gets_its_row(reader):
+    deltas = read(reader, "What does error code E09 mean?", HOTELS, ERRORS)
+    assert [delta.text for delta in deltas] == ["E09 | Battery is empty"]
+
+
+def test_headings_questions_and_header_rows_are_no_answers(reader):
+    sentences = {ERRORS.text[c.start : c.end] for c in reader.score("error code", [ERRORS])}
+    assert sentences == {"E07 | Water in the housing", "E09 | Battery is empty"}
+    sentences = {HOTELS.text[c.start : c.end] for c in reader.score("What is the hotel limit abroad?", [HOTELS])}
+    assert not sentences & {"3. Hotels", "What is the hotel limit abroad?"}
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Does the company pay for a gym membership?", "Who won the cup final?", "What does error code E11 mean?"],
+)
+def test_it_keeps_silent_when_the_passages_do_not_say(reader, question):
+    """The last one is near: the passage has error codes, but not this one."""
+    assert read(reader, question, HOTELS, ERRORS) == []
+
+
+def test_no_passages_no_text(reader):
+    assert read(reader, "Anything?") == []
+
+
+def test_weights_add_up_and_content_words_outweigh_the_others(embedder):
+    question = "What is the limit in 2026?"
+    asked = embedder.encode([question], role="query", tokens=True).tokens[0]
+    weights = token_weights(question, asked)
+    words = {word: 0.0 for word in ("What", "is", "the", "limit", "in", "2026", "?")}
+    for (start, end), weight in zip(asked.spans.tolist(), weights, strict=True):
+        words[next(word for word in words if question[start:end] in word)] += float(weight)
+    assert sum(words.values()) == pytest.approx(1.0)
+    assert words["2026"] == pytest.approx(2 * words["limit"]) == pytest.approx(20 * words["is"])
+    assert words["?"] == 0
+
+
+def test_figures_are_names_and_years_but_not_small_amounts():
+    found = [m.group() for m in FIGURE.finditer("E07 in 2026: 98 percent of 14,850 at 7 on the TW400, part B4-7.")]
+    assert found == ["E07", "2026", "14,850", "TW400"]
