@@ -1,0 +1,116 @@
+"""The rules of the house that a machine can keep: who imports whom, who owns which library, no circles."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {"rag": {"rag"}, "ingest": {"rag", "ingest"}, "eval": {"rag", "eval"}, "api": {"rag", "ingest", "eval", "api"}}
+#: The one file, or few, in which a library may be imported.
+OWNERS = {
+    "faiss": {"rag/dense.py"},
+    "bm25s": {"rag/lexical.py"},
+    "Stemmer": {"rag/lexical.py"},
+    "sqlalchemy": {"rag/catalog.py", "rag/schema.py", "rag/migrations/versions/0001_first.py"},
+    "alembic": {"rag/catalog.py", "rag/migrations/env.py", "rag/migrations/versions/0001_first.py"},
+    "torch": {"rag/encoders.py"},
+    "sentence_transformers": {"rag/encoders.py"},
+    "transformers": {"rag/encoders.py"},
+    "openvino": {"rag/encoders.py"},
+    "tokenizers": {"rag/encoders.py"},
+    "openai": {"rag/generators.py"},
+    "nltk": {"rag/sentences.py"},
+    "llama_index": {"ingest/chunk.py"},
+    "unstructured": {"ingest/partition.py"},
+    "pypdfium2": {"ingest/pdf.py"},
+    "magika": {"ingest/detect.py"},
+    "ir_measures": {"eval/ranking.py"},
+    "fastapi": {"api/"},
+    "starlette": {"api/"},
+    "uvicorn": {"api/"},
+    "typer": {"api/"},
+    "rich": {"api/"},
+}
+#: Inside rag: these know no other file of it but those named.
+GROUND = {"records": set(), "errors": set(), "settings": {"errors"}, "protocols": {"records"}}
+
+
+def sources() -> list[Path]:
+    return [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def imports(path: Path) -> set[str]:
+    """The full names of all modules that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", sources(), ids=module)
+def test_each_room_enters_only_the_rooms_it_may(path: Path) -> None:
+    """rag imports none of the others, ingest and eval import rag, api may import all."""
+    room = path.relative_to(ROOT).parts[0]
+    entered = {name.split(".")[0] for name in imports(path)} & {*ROOMS, "tests"}
+    assert entered <= ROOMS[room]
+
+
+@pytest.mark.parametrize("library", sorted(OWNERS))
+def test_each_library_has_one_owner(library: str) -> None:
+    """A foreign type can not leak from where it is at home if nobody else can name it."""
+    users = {str(p.relative_to(ROOT)) for p in sources() if any(n.split(".")[0] == library for n in imports(p))}
+    strangers = {user for user in users if not any(user.startswith(owner) for owner in OWNERS[library])}
+    assert users, "nobody imports it any more: take it out of the table and of pyproject.toml"
+    assert not strangers
+
+
+def test_the_ground_of_rag_knows_nothing_above_it() -> None:
+    for name, allowed in GROUND.items():
+        known = {n.removeprefix("rag.") for n in imports(ROOT / "rag" / f"{name}.py") if n.startswith("rag")}
+        assert known <= allowed, name
+
+
+def test_nothing_in_rag_imports_the_assembly() -> None:
+    assert not [p.name for p in sorted((ROOT / "rag").rglob("*.py")) if "rag.assembly" in imports(p)]
+
+
+def test_there_is_no_circle() -> None:
+    """Taking away modules that import no other one must take away all of them."""
+    modules = {module(path): path for path in sources()}
+    graph = {name: {n for n in imports(path) if n in modules and n != name} for name, path in modules.items()}
+    while leaves := {name for name, known in graph.items() if not known}:
+        graph = {name: known - leaves for name, known in graph.items() if name not in leaves}
+    assert not graph
+
+
+def test_records_stand_on_the_standard_library_alone() -> None:
+    import sys
+
+    assert {name.split(".")[0] for name in imports(ROOT / "rag" / "records.py")} <= {*sys.stdlib_module_names}
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    """`os.environ` and `getenv` stand nowhere else; `quiet` may write to it."""
+    readers = [
+        module(path)
+        for path in sources()
+        if any(word in path.read_text() for word in ("os.environ", "getenv"))
+        and path.name not in {"settings.py", "quiet.py"}
+    ]
+    assert not readers
+
+
+def test_a_listing_of_the_folders_shows_the_house() -> None:
+    """Every module says in its first docstring what it does."""
+    silent = [module(path) for path in sources() if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert not silent
