@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -171,7 +172,7 @@ def test_a_worker_killed_at_any_stage_loses_nothing(citewell, collection, stage)
     accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm at sea."))
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(citewell.store.settings.data), stage],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
     )  # fmt: skip
     with process:
         assert process.stdout.readline() == b"here\n"

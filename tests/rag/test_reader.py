@@ -71,7 +71,7 @@ def test_weights_add_up_and_content_words_outweigh_the_others(embedder):
     question = "What is the limit in 2026?"
     asked = embedder.encode([question], role="query", tokens=True).tokens[0]
     weights = token_weights(question, asked)
-    words = {word: 0.0 for word in ("What", "is", "the", "limit", "in", "2026", "?")}
+    words = dict.fromkeys(("What", "is", "the", "limit", "in", "2026", "?"), 0.0)
     for (start, end), weight in zip(asked.spans.tolist(), weights, strict=True):
         words[next(word for word in words if question[start:end] in word)] += float(weight)
     assert sum(words.values()) == pytest.approx(1.0)

@@ -1,0 +1,1 @@
+"""Measured trust: retrieval and answer quality on golden questions. Knows `rag` only."""

@@ -1,0 +1,105 @@
+"""BEIR-style folders: a corpus, questions and relevance judgements, as most public retrieval sets are published.
+
+`load_corpus` puts a corpus into a collection one row a passage, without parsing or chunking, through the same queue,
+commit and indexes that documents take. Knows no metric.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag.assembly import Citewell
+from rag.errors import BadInput
+from rag.originals import blocks_of
+from rag.records import Block, Chunk, Collection, Kind, ParsedDocument
+
+#: Told how many of how many passages are embedded.
+Progress = Callable[[int, int], None]
+BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with what counts as right: ``relevant`` maps passage ids to grades (0 is judged irrelevant)."""
+
+    id: str
+    text: str
+    relevant: dict[str, int]
+
+
+def read_questions(folder: Path) -> list[Question]:
+    """Return the questions of a folder that have at least one relevant passage; raises `BadInput`."""
+    judged: dict[str, dict[str, int]] = {}
+    for line in _lines(folder / "qrels.tsv")[1:]:
+        fields = line.split("\t")
+        if len(fields) != 3 or not fields[2].lstrip("-").isdigit():
+            raise BadInput(f"{folder / 'qrels.tsv'} has a line that is not query-id, corpus-id, score: {line[:80]!r}.")
+        judged.setdefault(fields[0], {})[fields[1]] = int(fields[2])
+    rows = _rows(folder, "queries")
+    found = [Question(str(row["_id"]), str(row["text"]), judged.get(str(row["_id"]), {})) for row in rows]
+    return [question for question in found if any(grade > 0 for grade in question.relevant.values())]
+
+
+def load_corpus(citewell: Citewell, folder: Path, progress: Progress | None = None) -> Collection:
+    """Return the collection that holds the folder's corpus, loading it unless it is there already.
+
+    Each row becomes one passage whose section is the row's id and whose context is its title.
+    """
+    catalog, embedder = citewell.store.catalog, citewell.embedder
+    file = _file(folder, "corpus")
+    with file.open("rb") as stream:
+        original = citewell.store.originals.store(blocks_of(stream), file.stat().st_size)
+    collection = catalog.ensure_collection(f"eval-{original.sha256[:12]}")
+    version, _ = catalog.accept(collection.id, "corpus", original.sha256, original.size)
+    if catalog.claim("eval", 3600.0, [version.id]) is None:
+        return catalog.collection(collection.name)
+    rows = [(str(r["_id"]), str(r.get("title") or ""), str(r.get("text") or "")) for r in _rows(folder, "corpus")]
+    rows = [(i, title if body.strip() else "", body if body.strip() else title) for i, title, body in rows]
+    blocks = [Block(Kind.TEXT, body, None, (i, title)) for i, title, body in rows]
+    parsed = ParsedDocument.from_blocks(blocks, "application/jsonl")
+    chunks = [Chunk(e.text, e.section[1], e.start, e.end, e.kind, None, e.section[:1], 0) for e in parsed.elements]
+    vectors = np.zeros((len(chunks), embedder.dimension), dtype=np.float32)
+    order = sorted(range(len(chunks)), key=lambda i: len(chunks[i].indexed_text))
+    for start in range(0, len(order), BATCH):
+        batch = order[start : start + BATCH]
+        vectors[batch] = embedder.encode([chunks[i].indexed_text for i in batch]).vectors
+        if progress:
+            progress(min(start + BATCH, len(order)), len(order))
+    catalog.commit(version.id, "eval", parsed, chunks, vectors, embedder.fingerprint)
+    collection = catalog.collection(collection.name)
+    indexes = citewell.indexes_of(collection)
+    indexes.dense.seal()
+    indexes.lexical.seal()
+    return collection
+
+
+def _file(folder: Path, name: str) -> Path:
+    for ending in (".jsonl", ".jsonl.gz"):
+        if (folder / f"{name}{ending}").is_file():
+            return folder / f"{name}{ending}"
+    raise BadInput(f"{folder} has no {name}.jsonl or {name}.jsonl.gz; give a folder in BEIR layout.")
+
+
+def _lines(file: Path) -> list[str]:
+    if not file.is_file():
+        raise BadInput(f"{file.parent} has no {file.name}; give a folder in BEIR layout.")
+    return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    file = _file(folder, name)
+    opener = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opener(file, "rt", encoding="utf-8") as stream:
+            for line in stream:
+                if line.strip():
+                    yield json.loads(line)
+    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(f"{file} is not readable as JSON lines: {error}.") from error
