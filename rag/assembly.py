@@ -82,6 +82,8 @@ class Citewell:
         """Return the indexes of a collection, opened at most once."""
         with self._lock:
             if collection.id not in self._indexes:
+                there = {found.id for found in self.store.catalog.list_collections()}
+                self._indexes = {key: indexes for key, indexes in self._indexes.items() if key in there}
                 catalog, folder, settings = self.store.catalog, self.store.index_folder, self.store.settings.index
                 fingerprint, dimension = self.embedder.fingerprint, self.embedder.dimension
                 self._indexes[collection.id] = Indexes(

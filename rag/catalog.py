@@ -11,8 +11,7 @@ import json
 import re
 import secrets
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from rag.database import Database
 from rag.errors import BadInput, Conflict, Misconfigured, NotFound, Unavailable
 from rag.protocols import Rows, Vectors
 from rag.records import (
@@ -38,9 +38,6 @@ from rag.records import (
     digest,
 )
 from rag.schema import chunks, collections, documents, parses, seals, vectors, versions
-
-#: The newest migration that this code knows (the file of this name in ``rag/migrations/versions``).
-SCHEMA = "0001"
 
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
@@ -93,10 +90,8 @@ class Catalog:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            _prepare_sqlite(self._engine)
-        self._migrate()
+        self._database = Database(url)
+        self._read, self._write = self._database.read, self._database.write
 
     @classmethod
     def in_folder(cls, folder: Path) -> Catalog:
@@ -104,48 +99,7 @@ class Catalog:
         return cls(f"sqlite:///{folder / 'catalog.sqlite3'}")
 
     def close(self) -> None:
-        self._engine.dispose()
-
-    # -- connections -------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _read(self) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _write(self) -> Iterator[sa.Connection]:
-        """One transaction that holds SQLite's write lock from its start, so that it can not fail half way for one."""
-        with self._engine.connect().execution_options(write=True) as connection, connection.begin():
-            yield connection
-
-    def _migrate(self) -> None:
-        try:
-            with self._read() as connection:
-                tables = set(sa.inspect(connection).get_table_names())
-                marked = "alembic_version" in tables
-                found = connection.scalar(sa.text("SELECT version_num FROM alembic_version")) if marked else None
-        except sa.exc.DatabaseError as error:
-            raise Misconfigured(
-                "The catalog is damaged or not a database; put a backup of the data folder back."
-            ) from error
-        if found == SCHEMA:
-            return
-        if found is not None and found > SCHEMA:
-            raise Misconfigured(
-                f"The data folder was written by a newer Citewell (catalog {found}, this one knows {SCHEMA}); "
-                "upgrade Citewell or use another data folder (--data)."
-            )
-        if found is None and tables - {"alembic_version"}:
-            raise Misconfigured("The catalog holds tables that are not Citewell's; use another data folder (--data).")
-        from alembic import command
-        from alembic.config import Config
-
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-        with self._write() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, SCHEMA)
+        self._database.close()
 
     # -- collections -------------------------------------------------------------------------------------------------
 
@@ -156,13 +110,14 @@ class Catalog:
                 f"{name[:100]!r} is no collection name; use 1 to 100 letters, digits, dots, dashes and underscores, "
                 "a letter or digit first."
             )
-        row = {"id": secrets.token_hex(16), "name": name, "created_at": now(), "commits": 0, "last_seq": 0}
+        made = Collection(secrets.token_hex(16), name, now())
+        row = {"id": made.id, "name": name, "created_at": made.created_at, "commits": 0, "last_seq": 0}
         try:
             with self._write() as connection:
                 connection.execute(collections.insert(), row)
         except sa.exc.IntegrityError as error:
             raise Conflict(f"There is a collection named {name!r} already.") from error
-        return Collection(str(row["id"]), name, now())
+        return made
 
     def collection(self, name: str) -> Collection:
         """Return the collection of this name; raises `NotFound`."""
@@ -550,7 +505,7 @@ class Catalog:
             .order_by(chunks.c.seq)
         )
         for key, value in filters.items():
-            query = query.where(_condition(key, value, self._engine.dialect.name))
+            query = query.where(_condition(key, value, self._database.dialect))
         with self._read() as connection:
             return np.array(connection.scalars(query).all(), dtype=np.int64)
 
@@ -561,21 +516,6 @@ def wrong_embedder(found: str, configured: str) -> Misconfigured:
         f"The collection was embedded with {found!r}, but the settings choose {configured!r}; "
         "set embedder.model back, or ingest the documents into a new collection."
     )
-
-
-def _prepare_sqlite(engine: sa.Engine) -> None:
-    @sa.event.listens_for(engine, "connect")
-    def _connect(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # SQLAlchemy's begin event below opens transactions, not the driver
-        cursor = connection.cursor()
-        for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        write = connection.get_execution_options().get("write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def _check_name(name: str) -> None:

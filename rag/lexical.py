@@ -16,6 +16,7 @@ Knows no vector. Words are runs of letters and digits; scripts without spaces be
 from __future__ import annotations
 
 import json
+import logging
 import re
 import unicodedata
 from collections import Counter
@@ -35,6 +36,8 @@ from rag.errors import IndexDamaged
 from rag.lifecycle import STEP, DerivedIndex, Snapshot
 from rag.protocols import Hits, Rows
 from rag.settings import IndexSettings
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs each step at a level of its own
 
 ANALYSER = "nfkc-casefold-english-1"
 K1 = 1.2

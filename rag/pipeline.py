@@ -88,7 +88,9 @@ class Pipeline:
             except GeneratorFailed as error:
                 if self.fall_back is None:
                     raise
-                log.warning("generator failed, the built-in reader answers", reason=error.message)
+                log.warning(
+                    "generator failed, the built-in reader answers", generator=self.generator.name, code=error.code
+                )
                 notice = f"The generator failed, so the built-in reader answered. {error.message}"
                 parser, writer = ClaimParser(len(prompt.passages)), self.fall_back
                 yield Restart(notice)

@@ -99,7 +99,8 @@ class Reader:
 def token_weights(question: str, asked: TokenVectors) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """Return a weight for each token of the question, scaled to add up to 1.
 
-    A word of content weighs 1, a name with a figure 2, any other word 0.1, shared among its tokens."""
+    A word of content weighs 1, a name with a figure 2, any other word 0.1, shared among its tokens.
+    """
     weights = np.zeros(len(asked.ids), dtype=np.float32)
     for match in WORD.finditer(question):
         word = match.group().casefold()

@@ -1,0 +1,53 @@
+"""The product speaks to no host that was not configured: every look-up and connection of a journey is recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+JOURNEY = """
+import asyncio, json, sys
+seen = []
+def listen(event, args):
+    if event in {"socket.connect", "socket.sendto"} and isinstance(args[1], tuple):
+        seen.append([event, str(args[1])])
+    elif event in {"socket.getaddrinfo", "socket.gethostbyname"}:
+        seen.append([event, str(args[0])])
+sys.addaudithook(listen)
+
+from pathlib import Path
+from ingest.worker import Worker, accept_file
+from rag.assembly import open_citewell
+from rag.settings import load_settings
+
+samples = Path("ingest/samples")
+with open_citewell(load_settings(data=Path(sys.argv[1]))) as citewell:
+    collection = citewell.store.catalog.create_collection("c")
+    for path in sorted(p for p in samples.rglob("*") if p.is_file()):
+        accept_file(citewell.store, collection, str(path.relative_to(samples)), path)
+    done = []
+    Worker(citewell).drain(done=lambda version: done.append(version.state))
+    answer = asyncio.run(citewell.ask(citewell.plan("What is the hotel limit for domestic travel?", ["c"])))
+    from api.app import create_app
+    create_app(citewell)
+    from eval.ranking import import_ir_measures
+    import_ir_measures()
+print(json.dumps({"seen": seen, "states": done, "answer": answer.text}))
+"""
+
+
+def test_ingest_search_and_answers_reach_no_network(tmp_path: Path) -> None:
+    """Parsers, tokenizers and models included: not one name is looked up, not one connection tried."""
+    root = Path(__file__).parent.parent
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_", "DO_NOT_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", JOURNEY, str(tmp_path)],
+        cwd=root, env=environment | {"PYTHONPATH": str(root)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["states"] == ["ready"] * 10
+    assert "euros per night" in found["answer"]
+    assert found["seen"] == []
