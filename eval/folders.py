@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,15 @@ from typing import Any
 import numpy as np
 
 from rag.assembly import Citewell
-from rag.errors import BadInput
+from rag.errors import BadInput, Conflict
 from rag.originals import blocks_of
-from rag.records import Block, Chunk, Collection, Kind, ParsedDocument
+from rag.records import Block, Chunk, Collection, Kind, ParsedDocument, Stage, State
 
 #: Told how many of how many passages are embedded.
 Progress = Callable[[int, int], None]
 BATCH = 256
+#: Seconds without a sign of life after which a load counts as dead.
+LEASE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,10 @@ def load_corpus(citewell: Citewell, folder: Path, progress: Progress | None = No
         original = citewell.store.originals.store(blocks_of(stream), file.stat().st_size)
     collection = catalog.ensure_collection(f"eval-{original.sha256[:12]}")
     version, _ = catalog.accept(collection.id, "corpus", original.sha256, original.size)
-    if catalog.claim("eval", 3600.0, [version.id]) is None:
+    owner = f"eval-{secrets.token_hex(4)}"
+    if catalog.claim(owner, LEASE, [version.id]) is None:
+        if catalog.version(version.id).state is not State.READY:
+            raise Conflict("Another evaluation is loading this corpus; wait until it is done, or a minute if it died.")
         return catalog.collection(collection.name)
     rows = [(str(r["_id"]), str(r.get("title") or ""), str(r.get("text") or "")) for r in _rows(folder, "corpus")]
     rows = [(i, title if body.strip() else "", body if body.strip() else title) for i, title, body in rows]
@@ -70,9 +76,10 @@ def load_corpus(citewell: Citewell, folder: Path, progress: Progress | None = No
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
         vectors[batch] = embedder.encode([chunks[i].indexed_text for i in batch]).vectors
+        catalog.heartbeat(version.id, owner, LEASE, Stage.EMBED, start / len(order))
         if progress:
             progress(min(start + BATCH, len(order)), len(order))
-    catalog.commit(version.id, "eval", parsed, chunks, vectors, embedder.fingerprint)
+    catalog.commit(version.id, owner, parsed, chunks, vectors, embedder.fingerprint)
     collection = catalog.collection(collection.name)
     indexes = citewell.indexes_of(collection)
     indexes.dense.seal()

@@ -25,13 +25,14 @@ import structlog
 
 from ingest.chunk import chunk
 from ingest.parse import parse
-from rag.assembly import Citewell, Store
+from rag.assembly import Citewell
 from rag.catalog import Accepted, Catalog
 from rag.errors import CitewellError
 from rag.originals import blocks_of
 from rag.protocols import Embedder, Vectors
-from rag.records import Chunk, Collection, Stage, Version
+from rag.records import Chunk, Collection, Stage, State, Version
 from rag.retrieval import Clock
+from rag.store import Store
 
 log = structlog.get_logger(__name__)
 
@@ -54,10 +55,12 @@ def accept(
     return store.catalog.accept(collection.id, name, original.sha256, original.size, metadata)
 
 
-def accept_file(store: Store, collection: Collection, name: str, path: Path) -> tuple[Version, Accepted]:
-    """Take in the file at ``path``, see `accept`."""
+def accept_file(
+    store: Store, collection: Collection, name: str, path: Path, metadata: dict[str, Any] | None = None
+) -> tuple[Version, Accepted]:
+    """Take in the file at ``path``, see `accept`; raises `OSError` if it can not be read."""
     with path.open("rb") as stream:
-        return accept(store, collection, name, stream)
+        return accept(store, collection, name, stream, metadata)
 
 
 @dataclass
@@ -137,20 +140,29 @@ class Worker:
         if version.attempts > settings.attempts:
             message = f"Reading this file ended the worker {settings.attempts} times; it is not tried again by itself."
             catalog.fail(version.id, self.owner, "worker_died", message)
-            return catalog.version(version.id)
+            return self._told(catalog.version(version.id))
         try:
             with lease.beating():
                 self._ingest(version, lease)
         except LeaseLost:
             log.warning("lease lost, work dropped", version=version.id)
         except CitewellError as error:
+            log.info("document refused", version=version.id, code=error.code, **error.facts)
             catalog.fail(version.id, self.owner, error.code, error.message)
         except Exception:
             # The outermost edge of the worker: whatever a parser or a model threw must not end the worker, nor be lost.
             log.exception("ingest failed", version=version.id, attempt=version.attempts)
             message = "Reading this file failed for a reason that is Citewell's own; the log of the worker has it."
             catalog.fail(version.id, self.owner, "internal", message)
-        return catalog.version(version.id)
+        return self._told(catalog.version(version.id))
+
+    def _told(self, version: Version) -> Version:
+        facts = {"document": version.name, "version": version.number, "state": version.state.value}
+        if version.state is State.FAILED:
+            log.warning("document failed", **facts, error=version.error)
+        else:
+            log.info("document done", **facts, passages=version.passages)
+        return version
 
     def _ingest(self, version: Version, lease: Lease) -> None:
         """The ingest journey of one version."""

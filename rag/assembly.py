@@ -1,23 +1,20 @@
 """The only place that chooses implementations, opens them in order and closes them in reverse.
 
-`open_store` gives the catalog and the originals, which is enough to list, upload and delete; `open_citewell` adds the
-models and indexes that search and answer. Tests pass parts of their own; production passes none.
+`open_citewell` adds models and indexes to the store of a data folder. Tests pass parts of their own; production passes
+none.
 """
 
 from __future__ import annotations
 
-import shutil
+import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from rag.catalog import Catalog
 from rag.dense import DenseIndex
-from rag.errors import Misconfigured
+from rag.grounding import LexicalJudge
 from rag.lexical import LexicalIndex
-from rag.originals import Originals
 from rag.pipeline import Pipeline
 from rag.plan import Filters, make_plan
 from rag.protocols import Embedder, Generator, Judge
@@ -25,30 +22,10 @@ from rag.reader import Reader
 from rag.records import Answer, Collection, Plan, Ranking
 from rag.retrieval import Indexes, Retriever
 from rag.settings import Settings
+from rag.store import Store, open_store
 
 #: Tokens of the window that are kept free between prompt and answer, since prompts are measured by an estimate.
 SLACK = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """What lies in a data folder, without any model."""
-
-    settings: Settings
-    catalog: Catalog
-    originals: Originals
-
-    @property
-    def index_folder(self) -> Path:
-        return self.settings.data / "indexes"
-
-    def delete_collection(self, name: str) -> Collection:
-        """Remove a collection: its rows in one transaction, then the files that nothing needs any more."""
-        collection = self.catalog.collection(name)
-        for sha256 in self.catalog.delete_collection(collection.id):
-            self.originals.remove(sha256)
-        shutil.rmtree(self.index_folder / collection.id, ignore_errors=True)
-        return collection
 
 
 @dataclass(slots=True)
@@ -107,20 +84,16 @@ class Citewell:
         """Answer a plan as a whole."""
         return await self.pipeline.answer(plan)
 
+    def ask_once(self, plan: Plan) -> Answer:
+        """Answer a plan from code that has no event loop, in one that is closed afterwards."""
 
-@contextmanager
-def open_store(settings: Settings) -> Iterator[Store]:
-    """Open the data folder, making it if it is not there; raises `Misconfigured` if it can not be used."""
-    try:
-        settings.data.mkdir(parents=True, exist_ok=True)
-        originals = Originals(settings.data / "originals")
-    except OSError as error:
-        raise Misconfigured(f"The data folder {settings.data} can not be used: {error.strerror}.") from error
-    catalog = Catalog.in_folder(settings.data)
-    try:
-        yield Store(settings, catalog, originals)
-    finally:
-        catalog.close()
+        async def ask() -> Answer:
+            try:
+                return await self.ask(plan)
+            finally:
+                await self.generator.aclose()
+
+        return asyncio.run(ask())
 
 
 @contextmanager
@@ -135,17 +108,22 @@ def open_citewell(
 
     Raises `Misconfigured` with the cure if a part is not installed or a setting is wrong.
     """
-    with open_store(settings) as store:
-        from rag.grounding import LexicalJudge
-
-        chosen = embedder or _open_embedder(settings)
+    with open_store(settings) as store, _opened_embedder(settings, embedder) as chosen:
         yield Citewell(store, chosen, generator or _open_generator(settings, chosen), judge or LexicalJudge())
 
 
-def _open_embedder(settings: Settings) -> Embedder:
+@contextmanager
+def _opened_embedder(settings: Settings, given: Embedder | None) -> Iterator[Embedder]:
+    if given is not None:
+        yield given
+        return
     from rag.encoders import open_embedder
 
-    return open_embedder(settings.embedder, settings.cache)
+    opened = open_embedder(settings.embedder, settings.cache)
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 def _open_generator(settings: Settings, embedder: Embedder) -> Generator:

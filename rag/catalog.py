@@ -22,7 +22,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from rag.database import Database
-from rag.errors import BadInput, Conflict, Misconfigured, NotFound, Unavailable
+from rag.errors import BadInput, Conflict, Misconfigured, NotFound
 from rag.protocols import Rows, Vectors
 from rag.records import (
     Chunk,
@@ -125,6 +125,14 @@ class Catalog:
         if not found:
             raise NotFound(f"There is no collection named {name[:100]!r}; `citewell collections list` shows them.")
         return found[0]
+
+    def collection_name(self, collection_id: str) -> str:
+        """Return the name of the collection with this id; raises `NotFound` if it was deleted."""
+        with self._read() as connection:
+            name = connection.scalar(sa.select(collections.c.name).where(collections.c.id == collection_id))
+        if name is None:
+            raise NotFound("The collection was deleted.")
+        return str(name)
 
     def ensure_collection(self, name: str) -> Collection:
         """Return the collection of this name, creating it if it is not there."""
@@ -323,12 +331,13 @@ class Catalog:
             changed = connection.execute(versions.update().where(_leased(version_id, owner)).values(values))
             return changed.rowcount == 1
 
-    def release(self, version_id: str, owner: str) -> None:
-        """Give an unfinished version back to the queue, as if it had never been claimed."""
+    def release(self, owner: str) -> None:
+        """Give back to the queue what a worker has in hand, as if it had never been claimed."""
         back: dict[str, Any] = {"state": State.QUEUED.value, "stage": Stage.ACCEPT.value, "progress": 0.0, **_NO_LEASE}
         back["attempts"] = versions.c.attempts - 1
+        held = (versions.c.state == State.PROCESSING.value) & (versions.c.lease_owner == owner)
         with self._write() as connection:
-            connection.execute(versions.update().where(_leased(version_id, owner)).values(back))
+            connection.execute(versions.update().where(held).values(back))
 
     def fail(self, version_id: str, owner: str, code: str, message: str) -> None:
         """End the work on a version with the sentence that says why. What was searchable before stays searchable."""
@@ -386,14 +395,6 @@ class Catalog:
             connection.execute(collections.update().where(collections.c.id == collection_id).values(embedder=embedder))
         elif found != embedder:
             raise wrong_embedder(found, embedder)
-
-    def check(self) -> None:
-        """Make sure that the database answers; raises `Unavailable` if it does not."""
-        try:
-            with self._read() as connection:
-                connection.execute(sa.select(sa.literal(1)))
-        except sa.exc.SQLAlchemyError as error:
-            raise Unavailable("The catalog does not answer.") from error
 
     def queue_length(self) -> int:
         """Return how many versions wait or are being worked on."""

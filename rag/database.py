@@ -6,6 +6,7 @@ the catalog's.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +14,25 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rag.errors import Misconfigured
+from rag.errors import Misconfigured, Unavailable
 
 #: The newest migration that this code knows (the file of this name in ``rag/migrations/versions``).
 SCHEMA = "0001"
+
+#: SQLite's result codes for trouble with the disk or with another process, not with what was asked.
+_SQLITE_TROUBLE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB,
+    }
+)  # fmt: skip
 
 
 class Database:
     """The database at a SQLAlchemy ``url``; its tables are made or migrated when it is opened. Thread-safe.
 
-    Raises `Misconfigured` if it was written by a newer Citewell, is damaged, or belongs to another program.
+    Raises `Misconfigured` if it was written by a newer Citewell, is damaged, or belongs to another program, and
+    `Unavailable` from any use while the database does not answer or its disk is full.
     """
 
     def __init__(self, url: str) -> None:
@@ -41,18 +51,22 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """One transaction that sees one state of the database and changes nothing."""
-        with self._engine.connect() as connection:
+        with _translated(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """One transaction that holds SQLite's write lock from its start, so that it can not fail half way for one."""
-        with self._engine.connect().execution_options(write=True) as connection, connection.begin():
+        with (
+            _translated(),
+            self._engine.connect().execution_options(write=True) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def _migrate(self) -> None:
         try:
-            with self.read() as connection:
+            with self._engine.connect() as connection:
                 tables = set(sa.inspect(connection).get_table_names())
                 marked = "alembic_version" in tables
                 found = connection.scalar(sa.text("SELECT version_num FROM alembic_version")) if marked else None
@@ -80,6 +94,20 @@ class Database:
         with self.write() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, SCHEMA)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn a database that does not answer into our own kind; broken rules and faults of ours pass through."""
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        code = getattr(error.orig, "sqlite_errorcode", None)
+        if code is None and not isinstance(error, sa.exc.OperationalError):
+            raise
+        if code is not None and code & 0xFF not in _SQLITE_TROUBLE:
+            raise
+        raise Unavailable(f"The catalog can not be used now ({error.orig}); look at its disk or server.") from error
 
 
 def _prepare_sqlite(engine: sa.Engine) -> None:

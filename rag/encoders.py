@@ -16,6 +16,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class OpenVINOEmbedder:
         self.dimension = int(self._model.output("vector").get_partial_shape()[1].get_length())
         precision = str(self._model.get_property("INFERENCE_PRECISION_HINT")).rsplit("'", 2)[-2]
         self.engine = f"openvino {precision}"
-        self._local = threading.local()
+        self._idle: list[Any] = []  # requests that nobody uses; taking and putting back are atomic
 
     def encode(self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False) -> Encoding:
         """See `rag.protocols.Embedder`. The model has no prompts, so ``role`` changes nothing."""
@@ -109,29 +110,38 @@ class OpenVINOEmbedder:
         found: list[TokenVectors | None] = [None] * len(texts)
         for batch in pack_by_tokens([len(e.ids) for e in encoded], PASS_TOKENS):
             rows = [encoded[i] for i in batch]
-            request = self._infer(rows)
-            vectors[batch] = request.get_tensor("vector").data
-            if tokens:
-                states = request.get_tensor("tokens").data
-                for row, position in enumerate(batch):
-                    found[position] = _token_vectors(states[row], rows[row])
+            with self._inferred(rows) as request:
+                vectors[batch] = request.get_tensor("vector").data
+                if tokens:
+                    states = request.get_tensor("tokens").data
+                    for row, position in enumerate(batch):
+                        found[position] = _token_vectors(states[row], rows[row])
         return Encoding(_unit(vectors), tuple(f for f in found if f is not None))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._tokenizer.count(texts)
 
-    def _infer(self, rows: Sequence[Any]) -> Any:
-        """Run one padded batch; each thread has an inference request of its own."""
+    def close(self) -> None:
+        """Free the model while the process is still whole: the library does not like to be taken down at its end."""
+        self._idle.clear()
+        del self._model
+
+    @contextmanager
+    def _inferred(self, rows: Sequence[Any]) -> Iterator[Any]:
+        """Run one padded batch and yield the request that holds its results; nobody else has it meanwhile."""
         width = max(len(row.ids) for row in rows)
         ids = np.zeros((len(rows), width), dtype=np.int64)
         mask = np.zeros_like(ids)
         for i, row in enumerate(rows):
             ids[i, : len(row.ids)] = row.ids
             mask[i, : len(row.ids)] = 1
-        if not hasattr(self._local, "request"):
-            self._local.request = self._model.create_infer_request()
-        self._local.request.infer({"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)})
-        return self._local.request
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._model.create_infer_request()
+        request.infer({"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)})
+        yield request
+        self._idle.append(request)
 
 
 class TorchEmbedder:
@@ -181,6 +191,10 @@ class TorchEmbedder:
             return []
         tokenizer = self._model.tokenizer
         return [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._model
 
     def _tokens_of(self, text: str, output: dict[str, Any]) -> TokenVectors:
         rows = self._model.tokenizer(

@@ -43,7 +43,7 @@ _RUBBISH = (json.JSONDecodeError, UnicodeDecodeError, httpx.HTTPError, openai.AP
 
 
 class OpenAIGenerator:
-    """An OpenAI-compatible chat server as a `rag.protocols.Generator`. One instance serves one event loop.
+    """An OpenAI-compatible chat server as a `rag.protocols.Generator`, used from one event loop at a time.
 
     Nothing is sent before the first call. Raises `Misconfigured` when the URL or the key can not be used.
     """
@@ -53,18 +53,25 @@ class OpenAIGenerator:
         self._url = _parse_url(settings.base_url or "")
         self._key = _parse_key(settings.api_key.get_secret_value() if settings.api_key else "")
         self._discovered: str | None = None
-        # The key is put in by `_dress`, so that the foreign client has none to show.
-        self._client = AsyncOpenAI(
-            api_key="-",
-            base_url=self._url,
-            max_retries=0,
-            http_client=httpx.AsyncClient(
-                trust_env=False,
-                timeout=httpx.Timeout(None, connect=settings.connect_timeout),
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
-                event_hooks={"request": [self._dress]},
-            ),
-        )
+        self._opened: AsyncOpenAI | None = None
+
+    @property
+    def _client(self) -> AsyncOpenAI:
+        """The client, made on first use, since its connections belong to the event loop that it is used on."""
+        if self._opened is None:
+            # The key is put in by `_dress`, so that the foreign client has none to show.
+            self._opened = AsyncOpenAI(
+                api_key="-",
+                base_url=self._url,
+                max_retries=0,
+                http_client=httpx.AsyncClient(
+                    trust_env=False,
+                    timeout=httpx.Timeout(None, connect=self._settings.connect_timeout),
+                    limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+                    event_hooks={"request": [self._dress]},
+                ),
+            )
+        return self._opened
 
     @property
     def name(self) -> str:
@@ -110,8 +117,10 @@ class OpenAIGenerator:
         raise self._failed("has none of /v1/health/ready, /health and /v1/models; look at generator.base_url")
 
     async def aclose(self) -> None:
-        """Close all connections; the generator can not be used afterwards."""
-        await self._client.close()
+        """Close all connections; the generator may be used again, then also on another event loop."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.close()
 
     async def _answer(self, prompt: Prompt) -> AsyncGenerator[str, None]:
         """Yield the text without its reasoning; an answer without any text is a failure, not an abstention."""

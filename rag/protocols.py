@@ -107,6 +107,10 @@ class Generator(Protocol):
 
     def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]: ...
 
+    async def aclose(self) -> None:
+        """Close what is open on the event loop that it was used on; it may be used again afterwards on another."""
+        ...
+
 
 class Judge(Protocol):
     """How far evidence supports a claim."""

@@ -68,6 +68,9 @@ class Reader:
             quote = Quote(candidate.passage, candidate.start, candidate.end)
             yield Delta(passage.text[candidate.start : candidate.end], (quote,))
 
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
     def read(self, question: str, passages: Sequence[Passage]) -> list[Candidate]:
         """Return the sentences of the answer; an empty list when the passages do not answer."""
         candidates = self.score(question, passages)

@@ -168,3 +168,13 @@ def load_settings(**overrides: Any) -> Settings:
         raise Misconfigured(f"The settings are not valid: {problems}.") from error
     except ValueError as error:  # a settings file that is not TOML
         raise Misconfigured(f"The settings file can not be read: {error}.") from error
+
+
+def environment_for(settings: Settings) -> dict[str, str]:
+    """Return an environment in which a worker process reads the same settings as this one, wherever they came from."""
+    parts = {"embedder": settings.embedder, "ingest": settings.ingest, "index": settings.index}
+    replaced = tuple(f"CITEWELL_{name}".upper() for name in parts)
+    kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(replaced)}
+    given = {f"CITEWELL_{name}".upper(): part.model_dump_json() for name, part in parts.items()}
+    level = {"CITEWELL_LOG_LEVEL": settings.log_level} if "log_level" in settings.model_fields_set else {}
+    return kept | given | level | {"CITEWELL_CACHE": str(settings.cache)}

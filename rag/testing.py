@@ -83,6 +83,9 @@ class ScriptedGenerator:
         if self.failure:
             raise GeneratorFailed(self.failure)
 
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
 
 def _unit(rows: Vectors) -> Vectors:
     unit: Vectors = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))

@@ -584,14 +584,18 @@ def test_a_server_that_is_not_there_is_not_ready():
 # Settings
 
 
-def test_a_generator_that_was_closed_says_so(server):
-    async def closed(generator: OpenAIGenerator) -> None:
-        await generator.aclose()
-        with pytest.raises(GeneratorFailed, match=r"could not be asked \(RuntimeError: .*closed"):
-            await collect(generator)
+def test_a_generator_that_was_closed_opens_anew_on_another_event_loop(server):
+    """A command that asks several questions uses one generator on one event loop after the other."""
+    server.on(CHAT, stream("One."), stream("Two."))
+    generator = OpenAIGenerator(settings_for(server))
 
-    using(settings_for(server), closed)
-    assert server.requests == []
+    async def ask() -> str:
+        try:
+            return "".join(await collect(generator))
+        finally:
+            await generator.aclose()
+
+    assert [asyncio.run(ask()) for _ in range(2)] == ["One.", "Two."]
 
 
 @pytest.mark.parametrize(
