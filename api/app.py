@@ -1,0 +1,77 @@
+"""The application is a value: `create_app` makes it from a running whole, and nothing happens at import.
+
+Puts routes, error shape and guard together, and decides nothing else: what an error means is in ``api.problems``, who
+is turned away in ``api.guard``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from api.guard import Doorkeeper, Envelope
+from api.problems import on_citewell_error, on_http_error, on_invalid_request
+from api.routes import ask, collections, documents, health, pages, search
+from rag.assembly import Citewell
+from rag.errors import CitewellError
+
+#: All files of one upload together may have so many times the bytes of the largest file that is taken.
+FILES_WORTH = 4
+DESCRIPTION = """Answers questions over your own documents. Every sentence of an answer carries citations that were
+checked: the quote stands, word for word, at its place in the source.
+
+Create a collection, upload files to it, wait until they are `ready`, and ask. Every error has one shape,
+`{"error": {"code", "message", "details"}}`, and every response an `X-Request-Id` that is in the log."""
+
+
+def create_app(citewell: Citewell) -> FastAPI:
+    """Return the REST API over ``citewell``. When its event loop ends, the generator's connections are closed with it.
+
+    The caller opens and closes the whole; documents are read by a worker that the caller runs beside it.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await citewell.generator.aclose()
+
+    settings = citewell.store.settings
+    app = FastAPI(
+        title="Citewell",
+        version=_version(),
+        description=DESCRIPTION,
+        docs_url=None,  # the framework's pages load scripts from other hosts; ours are in api/pages
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+        telemetry={
+            "auto_configure": False,
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+        },
+        form_limits={"max_files": settings.server.max_files_per_upload},
+    )
+    app.state.citewell = citewell
+    app.add_exception_handler(CitewellError, on_citewell_error)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, on_http_error)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, on_invalid_request)  # type: ignore[arg-type]
+    for routes in (health, collections, documents, search, ask, pages):
+        app.include_router(routes.router)
+    app.add_middleware(Doorkeeper, upload_bytes=FILES_WORTH * settings.ingest.max_file_bytes)
+    app.add_middleware(Envelope)  # added last, so that it is outermost
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("citewell")
+    except PackageNotFoundError:  # run from a source tree that was not installed
+        return "0"

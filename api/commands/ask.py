@@ -1,0 +1,148 @@
+"""``citewell ask`` and ``citewell search``: a question to an answer with its sources, or to the passages alone.
+
+Knows how both are shown, and nothing of how they come about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.commands.options import (
+    AsJson,
+    CollectionNames,
+    Data,
+    FilterOptions,
+    TopK,
+    read_filters,
+    read_used_settings,
+)
+from api.commands.terminal import clean, note, place, say, say_json, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rag.assembly import Citewell
+    from rag.records import Answer, Citation, Passage, Plan, Ranking
+    from rag.settings import Settings
+
+Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotation marks.")]
+
+
+def ask(
+    ctx: typer.Context,
+    question: Question,
+    collection: CollectionNames,
+    filters: FilterOptions = None,
+    top_k: TopK = None,
+    as_json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Answer a question, each sentence with its source.
+
+    A number in brackets points to the source below, with the words in the document that support the sentence and
+    how far they do, from 0 to 1. Where the documents do not answer, it says so.
+    """
+    settings = read_used_settings(ctx, data)
+    with _planned(settings, question, collection, filters, top_k) as (citewell, plan):
+        answer = citewell.ask_once(plan)
+    if as_json:
+        say_json(answer_as_json(answer))
+    else:
+        say(answer_lines(answer))
+
+
+def search(
+    ctx: typer.Context,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="A question or some words.")],
+    collection: CollectionNames,
+    filters: FilterOptions = None,
+    top_k: TopK = None,
+    as_json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Find passages without writing an answer.
+
+    The best of them come first, each with its place in its document and its scores.
+    """
+    settings = read_used_settings(ctx, data)
+    with _planned(settings, query, collection, filters, top_k) as (citewell, plan):
+        ranking = citewell.search(plan)
+    if as_json:
+        say_json({"question": plan.question, **asdict(ranking)})
+    else:
+        say(_ranking_lines(ranking))
+
+
+@contextmanager
+def _planned(
+    settings: Settings, question: str, collections: Sequence[str], filters: list[str] | None, top_k: int | None
+) -> Iterator[tuple[Citewell, Plan]]:
+    """Check what was asked before any model is opened; say so when there is nothing to look in."""
+    from rag.assembly import open_citewell
+    from rag.plan import make_plan
+    from rag.store import open_store
+
+    conditions = read_filters(filters)
+    with open_store(settings) as store:
+        found = [store.catalog.collection(name) for name in dict.fromkeys(collections)]
+        plan = make_plan(question, found, settings, filters=conditions, top_k=top_k)
+    for collection in found:
+        if not collection.passages:
+            note(f"The collection {collection.name} holds nothing to search yet.")
+    with open_citewell(settings) as citewell:
+        yield citewell, plan
+
+
+def answer_as_json(answer: Answer) -> dict[str, Any]:
+    """Return an answer with the field names of `rag.records.Answer`, the derived ones included."""
+    value = asdict(answer)
+    value["citations"] = [asdict(citation) for citation in answer.citations]
+    for shown, claim in zip(value["claims"], answer.claims, strict=True):
+        shown["support"] = claim.support
+    return value
+
+
+def answer_lines(answer: Answer) -> list[str]:
+    """Return the answer as text: what it says, what the reader must know of it, and its sources by number."""
+    lines = wrapped(answer.text)
+    if answer.notice:
+        lines += ["", *wrapped(f"Note: {answer.notice}")]
+    cited = sorted(answer.citations, key=lambda citation: citation.number)
+    if cited:
+        lines += ["", "Sources"]
+    for number, citations in groupby(cited, key=lambda citation: citation.number):
+        lines += _source_lines(number, list(citations))
+    return lines
+
+
+def _source_lines(number: int, citations: Sequence[Citation]) -> list[str]:
+    first = citations[0]
+    lines = wrapped(f"[{number}] {_named(first.document, first.version, first.page, first.section)}", hanging=4)
+    for quote, score in {citation.quote: citation.score for citation in citations}.items():
+        lines += [*wrapped(f'"{quote}"', indent=4), f"    support {score:.2f}"]
+    return lines
+
+
+def _ranking_lines(ranking: Ranking) -> list[str]:
+    if not ranking.passages:
+        return ["Nothing was found."]
+    return [line for rank, passage in enumerate(ranking.passages, 1) for line in _passage_lines(rank, passage)]
+
+
+def _passage_lines(rank: int, passage: Passage) -> list[str]:
+    heading = wrapped(f"{rank}. {_named(passage.document, passage.version, passage.page, passage.section)}", hanging=3)
+    return [*heading, f"   {_scores(passage.score, passage.scores)}", *wrapped(passage.text, indent=3), ""]
+
+
+def _scores(score: float, parts: Mapping[str, float]) -> str:
+    return ", ".join([f"score {score:.3f}", *(f"{name} {value:.3f}" for name, value in parts.items())])
+
+
+def _named(document: str, version: int, page: int | None, section: Sequence[str]) -> str:
+    return ", ".join(part for part in (clean(document), f"version {version}", place(page, section)) if part)

@@ -1,0 +1,115 @@
+"""What the commands share: their common options, the settings they run under, and how examples are shown.
+
+The only way from a command to `rag.settings`. Knows no single command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rag.errors import BadInput, NotFound
+
+if TYPE_CHECKING:
+    from rag.settings import Settings
+
+#: Trace-backs of what nobody foresaw are kept in this file of the data folder.
+LOG_FILE = "citewell.log"
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FOLDER", help="The data folder; `citewell doctor` shows the one in use."),
+]
+CollectionName = Annotated[
+    str, typer.Option("--collection", "-c", metavar="NAME", help="The collection of the documents.")
+]
+CollectionNames = Annotated[
+    list[str],
+    typer.Option("--collection", "-c", metavar="NAME", help="Where to look; give it again for one more."),
+]
+FilterOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        metavar="KEY=VALUE",
+        help="Only documents with this metadata, or document=NAME; give it again for one more condition. "
+        "A value that reads as a number, true or false is one: quote it, year='\"2026\"', to mean text.",
+    ),
+]
+TopK = Annotated[
+    int | None, typer.Option("--top-k", metavar="N", help="How many passages to find; by default the setting's.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+class Interrupted(Exception):
+    """Work that was stopped from the keyboard; the message says what is left to do."""
+
+
+@dataclass
+class Session:
+    """What the outermost edge has to know: the data folder given before the command, and the settings once read."""
+
+    data: Path | None = None
+    settings: Settings | None = None
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a help page: commands to copy."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def read_settings(
+    ctx: typer.Context, data: Path | None, *, log_default: str | None = None, server: dict[str, Any] | None = None
+) -> Settings:
+    """Read the settings for a command and set up its log. Raises `Misconfigured`.
+
+    A command that runs on and on names a ``log_default`` and logs trace-backs; the others keep these in the data
+    folder, out of the user's sight. ``server`` overrides settings of that part.
+    """
+    from api.logs import configure_logging
+    from rag.settings import load_settings
+
+    session = ctx.ensure_object(Session)
+    folder = data or session.data
+    overrides: dict[str, Any] = {"data": folder.absolute()} if folder else {}
+    settings = load_settings(**overrides, **({"server": server} if server else {}))
+    session.settings = settings
+    tracebacks = None if log_default else settings.data / LOG_FILE
+    configure_logging(settings, default=log_default, tracebacks=tracebacks)
+    return settings
+
+
+def read_used_settings(ctx: typer.Context, data: Path | None) -> Settings:
+    """Read the settings for a command that only makes sense on a data folder that is there; raises `NotFound`."""
+    settings = read_settings(ctx, data)
+    if not settings.data.is_dir():
+        raise NotFound(f"There is no data folder {settings.data}; `citewell ingest` makes it, --data names another.")
+    return settings
+
+
+def read_filters(given: list[str] | None) -> dict[str, str | int | float | bool]:
+    """Return the conditions of ``--filter``; raises `BadInput`."""
+    filters: dict[str, str | int | float | bool] = {}
+    for condition in given or []:
+        key, equals, value = condition.partition("=")
+        if not (key and equals):
+            raise BadInput(f"--filter is {condition[:100]!r}; write it as key=value.")
+        if key in filters:
+            raise BadInput(f"--filter names {key!r} twice; a document has one value for it.")
+        filters[key] = _scalar(value)
+    return filters
+
+
+def _scalar(text: str) -> str | int | float | bool:
+    import json
+
+    try:
+        value = json.loads(text, parse_constant=str)
+    except ValueError:
+        return text
+    return value if isinstance(value, str | int | float) else text

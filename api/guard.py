@@ -1,0 +1,191 @@
+"""What stands before and around every route: request ids, safe headers, the log line, and who is turned away.
+
+`Envelope` is the outermost layer: every response leaves through it, the one for an unexpected error too.
+`Doorkeeper` refuses hosts that are not this machine, writes from foreign pages, and bodies that are too large.
+Plain ASGI, so that streams pass through untouched. Knows no resource and logs no text of questions or documents.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import describe, problem, refusal
+
+log = structlog.get_logger(__name__)
+
+JSON_BYTES = 1 << 20
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+UPLOAD = re.compile(r"/v1/collections/[^/]+/documents")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SAFE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class BrokenOff(Exception):
+    """A response ended before it was complete; the log has the reason."""
+
+
+class Envelope:
+    """Gives every response an ``X-Request-Id`` and safe headers, logs it, and answers for unexpected errors.
+
+    A client may bring an id of its own; one that is not plain is replaced.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        brought = Headers(scope=scope).get("x-request-id", "")
+        request_id = brought if REQUEST_ID.fullmatch(brought) else secrets.token_hex(16)
+        sent = _Sent(send, request_id)
+        started = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, sent)
+            except ClientDisconnect:
+                log.info("client left", method=scope["method"])
+            except Exception as error:  # noqa: BLE001 - the outermost edge: nobody else can tell the client or the log
+                await _last_resort(error, sent, scope, receive)
+            finally:
+                seconds = round(time.perf_counter() - started, 4)
+                route = getattr(scope.get("route"), "path", None)
+                log.info("request", method=scope["method"], route=route, status=sent.status, seconds=seconds)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """Sends on, adding headers, and remembers the status. 0: nothing has gone out yet."""
+
+    send: Send
+    request_id: str
+    status: int = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self.request_id
+            for name, value in SAFE_HEADERS.items():
+                headers.setdefault(name, value)
+        await self.send(message)
+
+
+async def _last_resort(error: Exception, sent: _Sent, scope: Scope, receive: Receive) -> None:
+    error_id = secrets.token_hex(8)
+    log.error("unexpected error", error_id=error_id, exception=describe(error))
+    if sent.status:
+        raise BrokenOff from None
+    message = "Something went wrong inside Citewell; the log has the reason under the id in the details."
+    await refusal(500, problem("internal", message, {"error_id": error_id}))(scope, receive, sent)
+
+
+class Doorkeeper:
+    """Lets in what is addressed to this machine, comes from no foreign page, and is not too large.
+
+    There are no keys as yet and the server listens on loopback: a page on the web that lets its own name point to this
+    machine (DNS rebinding), or posts to it from a visitor's browser, is turned away here.
+    """
+
+    def __init__(self, app: ASGIApp, upload_bytes: int) -> None:
+        self._app = app
+        self._upload_bytes = upload_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        is_upload = scope["method"] == "POST" and UPLOAD.fullmatch(scope["path"]) is not None
+        is_form = is_upload and headers.get("content-type", "").lower().startswith("multipart/form-data")
+        limit = self._upload_bytes if is_upload else JSON_BYTES
+        refused = _refused(scope, headers) or _too_large(headers.get("content-length", ""), limit)
+        if refused is not None:
+            status, body = refused
+            await refusal(status, body, {"Connection": "close"})(scope, receive, send)
+            return
+        await self._app(scope, _Watched(receive, limit, is_form), send)
+
+
+@dataclass(slots=True)
+class _Watched:
+    """Receives on, but no more than ``limit`` bytes, and no form that lacks its end: its last file would be lost."""
+
+    receive: Receive
+    limit: int
+    is_form: bool
+    size: int = 0
+    tail: bytes = b""
+
+    async def __call__(self) -> Message:
+        message = await self.receive()
+        body: bytes = message.get("body", b"")
+        self.size += len(body)
+        self.tail = (self.tail + body)[-16:]
+        if self.size > self.limit:
+            raise HTTPException(413, _over(self.limit), {"Connection": "close"})
+        is_last = message["type"] == "http.request" and not message.get("more_body", False)
+        if self.is_form and is_last and not self.tail.rstrip().endswith(b"--"):
+            raise HTTPException(400, "The form breaks off before its end; send it again")
+        return message
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether ``host``, without a port, is a name or address of this machine that no one else can use."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refused(scope: Scope, headers: Headers) -> tuple[int, dict[str, Any]] | None:
+    if not is_loopback(_host(headers.getlist("host"))):
+        return 403, problem("foreign_host", "The Host header names another machine; use http://127.0.0.1 or localhost.")
+    if scope["method"] in SAFE_METHODS or "origin" not in headers:
+        return None
+    own = f"{scope['scheme']}://{headers['host']}".lower()
+    if [origin.lower() for origin in headers.getlist("origin")] == [own]:
+        return None
+    return 403, problem("foreign_origin", "Pages of another origin may not send this; only Citewell's own pages may.")
+
+
+def _host(values: Sequence[str]) -> str:
+    """Return the host name of a Host header without its port; empty if there is none, several, or a malformed one."""
+    if len(values) != 1 or not re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", values[0]):
+        return ""
+    try:
+        return urlsplit(f"//{values[0]}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _too_large(length: str, limit: int) -> tuple[int, dict[str, Any]] | None:
+    if length.isdecimal() and int(length[:20]) > limit:
+        return 413, problem("too_large", f"{_over(limit)}.")
+    return None
+
+
+def _over(limit: int) -> str:
+    return f"The request is larger than the limit of {limit:,} bytes; send less at a time"

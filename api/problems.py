@@ -1,0 +1,130 @@
+"""The one shape of an error, and the table from kinds of errors to HTTP statuses.
+
+    {"error": {"code": "not_found", "message": "One clear sentence.", "details": {...}}}
+
+Everything that refuses a request uses it: routes, the framework's own checks, the guard before them, the last resort
+behind them. Knows no route and never repeats what a client sent, but for names that an error's sentence quotes.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from rag.errors import (
+    BadInput,
+    CitewellError,
+    Conflict,
+    DocumentRejected,
+    DocumentTooLarge,
+    GeneratorFailed,
+    IndexDamaged,
+    Misconfigured,
+    NotFound,
+    Unavailable,
+    UnsupportedDocument,
+)
+
+#: The nearest kind counts: an error that is not listed has the status of what it is derived from.
+STATUS: Mapping[type[CitewellError], int] = {
+    BadInput: 400,
+    NotFound: 404,
+    Conflict: 409,
+    DocumentTooLarge: 413,
+    UnsupportedDocument: 415,
+    DocumentRejected: 422,
+    CitewellError: 500,
+    Misconfigured: 500,
+    IndexDamaged: 500,
+    Unavailable: 503,
+    GeneratorFailed: 503,
+}
+
+#: Codes for what the framework itself refuses.
+CODES = {400: "bad_input", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 422: "invalid"}
+
+
+def status_of(error: CitewellError) -> int:
+    """Return the status for an error, by the nearest of its kinds in the table."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def problem(code: str, message: str, details: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """Return the one shape of an error, without its envelope."""
+    return {"code": code, "message": message} | ({"details": dict(details)} if details else {})
+
+
+def problem_of(error: CitewellError) -> dict[str, Any]:
+    """Return the shape for an error of ours; its plain facts become the details."""
+    facts = {name: fact for name, fact in error.facts.items() if isinstance(fact, str | int | float | bool | list)}
+    return problem(error.code, error.message, facts)
+
+
+def refusal(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response for a `problem`. Written in ASCII, so that no half of a character pair can break it."""
+    content = json.dumps({"error": dict(body)}, ensure_ascii=True)
+    return Response(content, status, headers=dict(headers or {}), media_type="application/json")
+
+
+def refuse(error: CitewellError) -> Response:
+    """Return the response for an error of ours."""
+    return refusal(status_of(error), problem_of(error))
+
+
+async def on_citewell_error(_: Request, error: CitewellError) -> Response:
+    """The framework's hook for our own errors."""
+    return refuse(error)
+
+
+async def on_http_error(_: Request, error: HTTPException) -> Response:
+    """The framework's hook for what it refuses itself: unknown addresses, wrong methods, bodies it can not read."""
+    allowed = (error.headers or {}).get("Allow", "")
+    sentences = {
+        404: "There is nothing at this address; the routes are listed at /docs.",
+        405: f"This address does not take that method; it takes {allowed}.",
+    }
+    message = sentences.get(error.status_code, f"{error.detail.rstrip('.')}.")
+    return refusal(error.status_code, problem(CODES.get(error.status_code, "error"), message), error.headers)
+
+
+async def on_invalid_request(_: Request, error: RequestValidationError) -> Response:
+    """The framework's hook for values of the wrong type: one sentence for the first, all of them in the details."""
+    found = error.errors()
+    if any(item["type"] == "json_invalid" for item in found):
+        return refusal(400, problem("bad_input", "The body is not valid JSON."))
+    fields = [{"field": _field(item["loc"]), "problem": _sentence(item)} for item in found]
+    first = fields[0]
+    more = f" ({len(fields) - 1} more in the details.)" if len(fields) > 1 else ""
+    message = f"{first['field']}: {first['problem']}{more}" if first["field"] else first["problem"]
+    return refusal(422, problem("invalid", message, {"fields": fields}))
+
+
+def describe(error: BaseException) -> str:
+    """Return what kind of error it was and where, for the log; never its message, which may quote a document."""
+    lines: list[str] = []
+    seen: BaseException | None = error
+    while seen is not None:
+        lines = [type(seen).__qualname__, *traceback.format_tb(seen.__traceback__), *lines]
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _field(place: Sequence[str | int]) -> str:
+    """Name the field as a client knows it: without the ``body`` or ``query`` in front."""
+    return ".".join(str(step)[:100] for step in place[1:])
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    if item["loc"] == ("body",):
+        return "The body must be a JSON object, sent as application/json."
+    if "UploadFile" in item["msg"]:
+        return "Must be a part with a file name."
+    text = str(item["msg"]).removeprefix("Value error, ")
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

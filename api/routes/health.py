@@ -1,0 +1,51 @@
+"""Health: does the process run, and can it answer questions?"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, runtime_checkable
+
+from fastapi import APIRouter
+
+from api.routes.parts import Whole, problems
+from api.schemas import LiveReply, ReadyReply
+from rag.errors import GeneratorFailed, Unavailable
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A generator that can say whether it is ready."""
+
+    async def ready(self) -> bool: ...
+
+
+@router.get("/live", summary="The process runs", responses=problems())
+async def live() -> LiveReply:
+    """Answers as long as the process can answer at all. Restart it when this fails."""
+    return LiveReply()
+
+
+@router.get("/ready", summary="Questions can be answered", responses=problems(503))
+async def ready(citewell: Whole) -> ReadyReply:
+    """Checks the catalog, and the generator if it is a server.
+
+    While the generator does not answer, the built-in reader stands in for it: the service is `degraded`, with status
+    200. Status 503 means that questions can not be answered now.
+    """
+    queue = await asyncio.to_thread(citewell.store.catalog.queue_length)
+    generator, fall_back = citewell.generator, citewell.pipeline.fall_back
+    trouble = await _trouble(generator) if isinstance(generator, Probed) else None
+    if trouble is None:
+        return ReadyReply(status="ready", generator=generator.name, queue=queue)
+    if fall_back is None:
+        raise Unavailable(trouble)
+    return ReadyReply(status="degraded", generator=fall_back.name, notice=trouble, queue=queue)
+
+
+async def _trouble(generator: Probed) -> str | None:
+    try:
+        return None if await generator.ready() else "The generator says itself that it is not ready yet."
+    except GeneratorFailed as error:
+        return error.message

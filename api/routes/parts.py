@@ -1,0 +1,38 @@
+"""What routes share: the running whole that the application was made with, and the errors that they document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Request
+
+from api.schemas import ProblemReply
+from rag.assembly import Citewell
+
+MEANING = {
+    400: "The request is not valid.",
+    404: "There is no such collection or document.",
+    409: "The name is taken.",
+    413: "Too large.",
+    415: "A type of file that Citewell does not read.",
+    422: "A field is missing or of the wrong type.",
+    500: "A setting is wrong, or Citewell itself is.",
+    503: "A part of the service does not answer at present.",
+}
+
+
+def citewell_of(request: Request) -> Citewell:
+    """Return the whole that the application was made with."""
+    found: Citewell = request.app.state.citewell
+    return found
+
+
+Whole = Annotated[Citewell, Depends(citewell_of)]
+CollectionName = Annotated[str, Path(description="Name of the collection.", examples=["handbook"])]
+DocumentId = Annotated[str, Path(description="Id of the document.", examples=["9b2f7c1d4e5a60718293a4b5c6d7e8f9"])]
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documented errors of a route. Every route may also refuse a foreign page and fail by a fault."""
+    documented = {403: "Another host or origin than this machine.", **{status: MEANING[status] for status in statuses}}
+    return {status: {"model": ProblemReply, "description": text} for status, text in sorted(documented.items())}

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.api.live import SAMPLES
+
+PAGES = SAMPLES.parents[1] / "api" / "pages"
+
+
+class Links(HTMLParser):
+    """Collects what a page loads and links to, and any script or style inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.inline: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.links += [given[name] for name in ("src", "href", "action") if given.get(name)]
+        self.inline += [name for name in given if name.startswith("on") or name == "style"]
+        if tag == "style" or (tag == "script" and "src" not in given):
+            self.inline.append(tag)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_page_is_self_contained_and_has_a_strict_policy(reading, path):
+    """Nothing is loaded from elsewhere, no script stands in the page, and the policy would refuse both."""
+    page = reading.get(path)
+    assert page.headers["content-type"].startswith("text/html")
+    policy = dict(part.split(" ", 1) for part in page.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert "unsafe" not in page.headers["content-security-policy"]
+    found = Links()
+    found.feed(page.text)
+    assert found.inline == []
+    assert found.links
+    for link in found.links:
+        assert link.startswith("/")
+        assert reading.get(link).status_code == 200, link
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in PAGES.iterdir()))
+def test_no_file_of_the_pages_names_another_host_or_writes_html(reading, file):
+    """What comes from documents is only ever set as text; no address but our own is fetched."""
+    text = (PAGES / file).read_text(encoding="utf-8")
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function", text)
+    assert not re.search(r"(https?:)?//(?!www\.w3\.org/2000/svg)[a-z]", text)
+    served = reading.get(f"/pages/{file}")
+    assert served.text == text
+    assert served.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_frameworks_own_pages_are_off(reading):
+    """They load scripts from a host that was not configured."""
+    assert reading.get("/redoc").status_code == 404
+    assert "swagger" not in reading.get("/docs").text.lower()
+    assert reading.get("/docs/oauth2-redirect").status_code == 404

@@ -1,0 +1,282 @@
+"""The real server as a real process with its real worker, as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api.serve import hold, serve, worker_command
+from rag.errors import Conflict, Misconfigured
+from rag.settings import Settings, environment_for, load_settings
+from tests.api.live import HOTEL, SAMPLES, events, problem, upload
+
+ROOT = SAMPLES.parents[1]
+PATIENCE = 120
+
+
+@dataclass
+class Served:
+    """A running server: what it wrote, and a client of it."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+    client: httpx.Client
+    lines: list[str] = field(default_factory=list)
+
+    def workers(self) -> list[int]:
+        """Return the process ids of the server's children."""
+        found = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(pid) for file in found for pid in file.read_text().split()]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+
+def command(data: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "api.cli", "serve", "--data", str(data), *more]
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ) | {"PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def started(data: Path, log: Path, *more: str) -> Iterator[Served]:
+    """Start a server on a free port and wait for the line that says where it is."""
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command(data, "--port", "0", *more),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    assert process.stdout is not None
+    try:
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        assert lines[1], log.read_text()
+        url = re.search(r"http://\S+", lines[0])
+        assert url is not None
+        with httpx.Client(base_url=url[0], timeout=PATIENCE, trust_env=False) as client:
+            yield Served(process, url[0], log, client, lines)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def run(data: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run a server that is expected not to start."""
+    return subprocess.run(
+        command(data, *more), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+def until(done: Callable[[], object]) -> None:
+    """Wait for something that happens in another process."""
+    end = time.monotonic() + PATIENCE
+    while not done():
+        assert time.monotonic() < end, "gave up waiting"
+        time.sleep(0.1)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
+    """Return what a refused start wrote: one line, no trace-back, and a status that is not 0."""
+    assert result.returncode != 0
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.endswith(".")
+    return line
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    with started(folder / "data", folder / "log") as server:
+        yield server
+        assert server.stop() == 0
+
+
+def test_from_upload_to_answer_to_deletion(served):
+    """The whole way through real processes: upload, wait, ask, stream, fetch, delete, and the text is gone."""
+    client = served.client
+    assert served.lines[0].strip().endswith(served.url)
+    assert served.lines[1].strip().endswith(f"{served.url}/docs")
+    assert client.post("/v1/collections", json={"name": "demo"}).status_code == 201
+    files = [(name, (SAMPLES / name).read_bytes()) for name in ("2026/travel-policy.pdf", "handbook/onboarding.md")]
+    reply = upload(client, "demo", *files)
+    assert reply.status_code == 202
+    ids = [document["id"] for document in reply.json()["documents"]]
+    until(lambda: all(client.get(f"/v1/documents/{i}").json()["state"] not in {"queued", "processing"} for i in ids))
+    assert [client.get(f"/v1/documents/{i}").json()["state"] for i in ids] == ["ready", "ready"]
+
+    ask = {"question": HOTEL, "collections": ["demo"]}
+    answer = client.post("/v1/ask", json=ask).json()
+    assert "145 euros" in answer["text"]
+    assert answer["citations"][0]["document_id"] == ids[0]
+    with client.stream("POST", "/v1/ask", json=ask | {"stream": True}) as response:
+        told = list(events(response.iter_lines()))
+    assert (told[0][1], told[-1][1]) == ("passages", "done")
+    assert told[-1][2]["text"] == answer["text"]
+    assert client.get(f"/v1/documents/{ids[0]}/content").content == files[0][1]
+
+    assert client.delete(f"/v1/documents/{ids[0]}").status_code == 204
+    found = client.post("/v1/search", json={"query": HOTEL, "collections": ["demo"], "top_k": 100}).json()["passages"]
+    assert {passage["document_id"] for passage in found} == {ids[1]}
+    assert "145 euros" not in client.post("/v1/ask", json=ask).text
+    problem(client.get(f"/v1/documents/{ids[0]}"), 404)
+
+
+def test_a_second_server_on_the_data_folder_is_refused(served):
+    """One sentence that names the first one's address; the first one goes on."""
+    data = Path(served.process.args[served.process.args.index("--data") + 1])
+    assert served.url in one_sentence(run(data, "--port", "0"))
+    assert served.client.get("/health/ready").status_code == 200
+
+
+def test_a_port_in_use_is_refused_with_the_cure(served, tmp_path):
+    """One sentence that names --port."""
+    port = served.url.rsplit(":", 1)[1]
+    sentence = one_sentence(run(tmp_path / "data", "--port", port))
+    assert port in sentence
+    assert "--port" in sentence
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org", ""])
+def test_only_this_machine_is_served(tmp_path, host):
+    """Without keys no other address is listened on; the sentence says what to do."""
+    settings = load_settings(data=tmp_path / "data", server={"host": host, "port": 0})
+    with pytest.raises(Misconfigured, match=r"--host 127\.0\.0\.1"):
+        serve(settings)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_worker_that_dies_is_started_again(tmp_path):
+    """Killed, it comes back by itself, the log says so, and uploads are read as before. Both end on SIGTERM."""
+    with started(tmp_path / "data", tmp_path / "log") as server:
+        until(server.workers)
+        [first] = server.workers()
+        os.kill(first, signal.SIGKILL)
+        until(lambda: server.workers() not in ([], [first]))
+        server.client.post("/v1/collections", json={"name": "demo"})
+        [document] = upload(server.client, "demo", ("cat.txt", b"The cat is grey.")).json()["documents"]
+        until(lambda: server.client.get(f"/v1/documents/{document['id']}").json()["state"] == "ready")
+        [second] = server.workers()
+        assert "worker ended, it is started again" in server.log.read_text()
+        assert server.stop() == 0
+        assert not is_running(second)
+
+
+def test_a_worker_ends_when_its_server_is_killed(tmp_path):
+    """Nothing is left running, and the data folder is free for the next server at once."""
+    with started(tmp_path / "data", tmp_path / "log") as server:
+        until(lambda: "worker started" in server.log.read_text())
+        [worker] = server.workers()
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+        with hold(tmp_path / "data"):
+            until(lambda: not is_running(worker))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_stopped_while_it_starts_ends_in_good_order(tmp_path, number):
+    """A signal before it is ready ends it with status 0 and without a trace-back; no process stays behind."""
+    log = tmp_path / "log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command(tmp_path / "data", "--port", "0"), cwd=ROOT, env=environment(), stderr=errors
+        )
+    lock = tmp_path / "data" / "serve.lock"
+    until(lambda: lock.exists() and lock.read_text())  # signals are handled from before the lock is written
+    process.send_signal(number)
+    assert process.wait(PATIENCE) == 0
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_stopped_server_finishes_its_answer(served, tmp_path):
+    """A request that runs when the signal comes is answered."""
+    with started(tmp_path / "data", tmp_path / "log") as server:
+        server.client.post("/v1/collections", json={"name": "demo"})
+        got: list[httpx.Response] = []
+
+        def body() -> Iterator[bytes]:
+            yield b'{"query": "cat", '
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: "Shutting down" in server.log.read_text())
+            yield b'"collections": ["demo"]}'
+
+        headers = {"Content-Type": "application/json"}
+        thread = threading.Thread(
+            target=lambda: got.append(server.client.post("/v1/search", content=body(), headers=headers))
+        )
+        thread.start()
+        thread.join(PATIENCE)
+        assert [reply.status_code for reply in got] == [200]
+        assert server.process.wait(PATIENCE) == 0
+
+
+def test_the_lock_names_its_holder_and_is_given_back(tmp_path):
+    """While it is held a second hold is a conflict that names the address; afterwards the folder is free."""
+    with hold(tmp_path) as lock:
+        with pytest.raises(Conflict, match="a server that is starting"), hold(tmp_path):
+            pass
+        lock.name_owner("http://127.0.0.1:1")
+        with pytest.raises(Conflict, match=re.escape(f"http://127.0.0.1:1 (process {os.getpid()})")), hold(tmp_path):
+            pass
+    with hold(tmp_path), pytest.raises(Conflict, match="a server that is starting"), hold(tmp_path):
+        pass
+
+
+def test_a_data_folder_that_can_not_be_used_is_named(tmp_path):
+    """A file in its place: one sentence with its name."""
+    (tmp_path / "data").write_text("in the way")
+    with pytest.raises(Misconfigured, match="data can not be used"), hold(tmp_path / "data"):
+        pass
+
+
+def test_the_worker_gets_the_settings_of_its_server(tmp_path, monkeypatch):
+    """Wherever they came from: code, command line, environment; the environment's other values do not shine through."""
+    monkeypatch.setenv("CITEWELL_INGEST__ATTEMPTS", "9")
+    monkeypatch.setenv("CITEWELL_GENERATOR__TEMPERATURE", "0.5")
+    settings = load_settings(data=tmp_path, cache=tmp_path / "c", ingest={"attempts": 7}, index={"seal_rows": 5})
+    given = environment_for(settings)
+    for name in [name for name in os.environ if name.startswith("CITEWELL_")]:
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        if name.startswith("CITEWELL_"):
+            monkeypatch.setenv(name, value)
+    theirs = Settings(data=tmp_path)
+    assert (theirs.cache, theirs.ingest, theirs.index) == (settings.cache, settings.ingest, settings.index)
+    assert (theirs.ingest.attempts, theirs.generator.temperature) == (7, 0.5)
+    assert theirs.digest() == settings.digest()
+    assert worker_command(settings)[-1] == str(tmp_path)
+
+
+def test_a_taken_port_is_a_conflict_before_anything_is_loaded(tmp_path):
+    """The port is tried first, so that a server that can not run says so at once."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = load_settings(data=tmp_path / "data", server={"port": taken.getsockname()[1]})
+        with pytest.raises(Conflict, match="--port"):
+            serve(settings)
