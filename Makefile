@@ -1,0 +1,59 @@
+# make demo   a first cited answer, from nothing; see README.md
+# make test   every check that a change has to pass; make lint and make test-llm are parts of it
+# make bench DATA=folder  the numbers in README.md, on data sets in BEIR layout
+# make format, make clean
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+CITEWELL := $(VENV)/bin/citewell
+PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint .constraints.txt
+PINS := pyproject.toml .constraints.txt
+
+.PHONY: demo test test-llm lint format bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo-installed
+	@$(CITEWELL) demo
+
+# Runs a command as group $(1) of the tests and prints its seconds, whether it passes or not.
+timed = @start=$$(date +%s); $(2); status=$$?; echo "== $(1): $$(($$(date +%s) - start)) s"; exit $$status
+
+test: lint $(VENV)/.test-installed
+	$(call timed,pytest,$(PYTHON) -m pytest)
+	@$(MAKE) --no-print-directory test-llm
+
+test-llm: $(VENV)/.test-installed
+	$(call timed,pytest with a real language model,sh tests/llm/install.sh $(PYTHON) && $(PYTHON) -m pytest -m llm tests/llm)
+
+lint: $(VENV)/.test-installed
+	$(call timed,ruff check,$(PYTHON) -m ruff check --quiet)
+	$(call timed,ruff format,$(PYTHON) -m ruff format --check --quiet)
+	$(call timed,mypy,$(PYTHON) -m mypy)
+
+format: $(VENV)/.test-installed
+	$(PYTHON) -m ruff check --fix
+	$(PYTHON) -m ruff format
+
+bench: $(VENV)/.test-installed
+	$(PYTHON) -m eval.bench $(if $(DATA),--data $(DATA))
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(PYTHON):
+	@for python in python3.13 python3.12 python3.11 python3; do \
+	  if $$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "Creating $(VENV) with $$($$python --version)"; exec $$python -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "Citewell needs Python 3.11 or newer with its venv module; on Debian: apt install python3 python3-venv" >&2; exit 1
+
+$(VENV)/.demo-installed: $(PINS) | $(PYTHON)
+	@echo "Installing Citewell and what it needs into $(VENV) (2.6 GB, some minutes the first time)"
+	@$(PIP_INSTALL) --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.test-installed: $(PINS) | $(PYTHON)
+	@echo "Installing Citewell with what its tests need into $(VENV) (some minutes the first time)"
+	@$(PIP_INSTALL) --editable '.[cpu,eval,dev]'
+	@touch $@ $(VENV)/.demo-installed
