@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -301,7 +302,7 @@ class AskRequest(_Query):
 class PassageReply(_Reply):
     """A passage, where it stands, and what each stage thought of it (higher is better)."""
 
-    id: str
+    chunk_id: str
     document_id: str
     document: str = Field(examples=["2026/travel-policy.pdf"])
     collection: str = Field(examples=["handbook"])
@@ -319,23 +320,7 @@ class PassageReply(_Reply):
 
     @classmethod
     def of(cls, passage: Passage, collection: str) -> Self:
-        return cls(
-            id=passage.chunk_id,
-            document_id=passage.document_id,
-            document=passage.document,
-            collection=collection,
-            title=passage.title,
-            version_id=passage.version_id,
-            version=passage.version,
-            page=passage.page,
-            section=list(passage.section),
-            kind=passage.kind,
-            start=passage.start,
-            end=passage.end,
-            text=passage.text,
-            score=passage.score,
-            scores=dict(passage.scores),
-        )
+        return cls.model_validate({**asdict(passage), "collection": collection})
 
 
 class SearchReply(_Reply):
@@ -360,7 +345,7 @@ class CitationReply(_Reply):
     document: str = Field(examples=["2026/travel-policy.pdf"])
     version_id: str
     version: int = Field(examples=[2])
-    passage_id: str
+    chunk_id: str
     page: int | None = Field(None, examples=[2])
     section: list[str] = Field(examples=[["3. Accommodation"]])
     source_start: int = Field(description="Where the quote begins in the parsed text of the version.", examples=[1204])
@@ -370,22 +355,7 @@ class CitationReply(_Reply):
 
     @classmethod
     def of(cls, citation: Citation) -> Self:
-        return cls(
-            number=citation.number,
-            answer_start=citation.answer_start,
-            answer_end=citation.answer_end,
-            document_id=citation.document_id,
-            document=citation.document,
-            version_id=citation.version_id,
-            version=citation.version,
-            passage_id=citation.chunk_id,
-            page=citation.page,
-            section=list(citation.section),
-            source_start=citation.source_start,
-            source_end=citation.source_end,
-            quote=citation.quote,
-            score=citation.score,
-        )
+        return cls.model_validate(asdict(citation))
 
 
 class ClaimReply(_Reply):

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -52,7 +51,9 @@ def ask(
     with _planned(settings, question, collection, filters, top_k) as (citewell, plan):
         answer = citewell.ask_once(plan)
     if as_json:
-        say_json(answer_as_json(answer))
+        from api.schemas import AnswerReply
+
+        say_json(AnswerReply.of(answer, _names(plan)).model_dump(mode="json"))
     else:
         say(answer_lines(answer))
 
@@ -74,7 +75,9 @@ def search(
     with _planned(settings, query, collection, filters, top_k) as (citewell, plan):
         ranking = citewell.search(plan)
     if as_json:
-        say_json({"question": plan.question, **asdict(ranking)})
+        from api.schemas import SearchReply
+
+        say_json(SearchReply.of(ranking, _names(plan)).model_dump(mode="json"))
     else:
         say(_ranking_lines(ranking))
 
@@ -99,13 +102,8 @@ def _planned(
         yield citewell, plan
 
 
-def answer_as_json(answer: Answer) -> dict[str, Any]:
-    """Return an answer with the field names of `rag.records.Answer`, the derived ones included."""
-    value = asdict(answer)
-    value["citations"] = [asdict(citation) for citation in answer.citations]
-    for shown, claim in zip(value["claims"], answer.claims, strict=True):
-        shown["support"] = claim.support
-    return value
+def _names(plan: Plan) -> dict[str, str]:
+    return {collection.id: collection.name for collection in plan.collections}
 
 
 def answer_lines(answer: Answer) -> list[str]:

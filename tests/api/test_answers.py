@@ -55,7 +55,7 @@ def check_answer(answer: dict, client: httpx.Client, indexed: Citewell) -> None:
             assert (citation["answer_start"], citation["answer_end"]) == (claim["start"], claim["end"])
             source = indexed.store.catalog.source_text(citation["version_id"])
             assert source[citation["source_start"] : citation["source_end"]] == citation["quote"]
-            assert citation["passage_id"] == answer["passages"][citation["number"] - 1]["id"]
+            assert citation["chunk_id"] == answer["passages"][citation["number"] - 1]["chunk_id"]
             assert f"[{citation['number']}]" in answer["text"]
             shown = client.get(f"/v1/documents/{citation['document_id']}").json()
             assert (shown["name"], shown["live_version"]) == (citation["document"], citation["version_id"])
@@ -130,7 +130,9 @@ def test_a_stream_tells_the_journey_and_ends_with_the_whole_answer(reading, inde
     assert [number for number, _, _ in told] == [str(i) for i in range(1, len(told) + 1)]
     answer = told[-1][2]
     assert "".join(data["text"] for _, name, data in told if name == "token") == answer["text"]
-    assert [p["id"] for p in told[0][2]["passages"]][: len(answer["passages"])] == [p["id"] for p in answer["passages"]]
+    assert [p["chunk_id"] for p in told[0][2]["passages"]][: len(answer["passages"])] == [
+        p["chunk_id"] for p in answer["passages"]
+    ]
     check_answer(answer, reading, indexed)
 
 

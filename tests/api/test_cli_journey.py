@@ -49,7 +49,7 @@ def test_an_answer_names_the_words_that_support_it(cli: Cli) -> None:
     assert citation["section"][-1] == "3. Accommodation"
     assert citation["quote"] == HOTEL
     assert answer["text"][citation["answer_start"] : citation["answer_end"]] == HOTEL
-    assert answer["claims"][0]["citations"] == [citation]
+    assert answer["claims"][0]["citations"] == [0]
     assert answer["claims"][0]["support"] == citation["score"] == 1.0
     shown = cli("documents", "show", "travel-policy.pdf", "-c", "policies", "--text", "--json").json
     assert shown["text"][citation["source_start"] : citation["source_end"]] == HOTEL
