@@ -27,7 +27,7 @@ from ingest.chunk import chunk
 from ingest.parse import parse
 from rag.assembly import Citewell
 from rag.catalog import Accepted, Catalog
-from rag.errors import CitewellError
+from rag.errors import CitewellError, Unavailable
 from rag.originals import blocks_of
 from rag.protocols import Embedder, Vectors
 from rag.records import Chunk, Collection, Stage, State, Version
@@ -38,6 +38,10 @@ log = structlog.get_logger(__name__)
 
 #: Where the stages lie on the way from 0 to 1, for progress bars.
 PROGRESS = {Stage.PARSE: 0.0, Stage.CHUNK: 0.25, Stage.EMBED: 0.3, Stage.COMMIT: 0.95}
+
+
+#: Seconds before the next try while the catalog does not answer.
+TROUBLE_SECONDS = 5.0
 
 
 class LeaseLost(Exception):
@@ -116,12 +120,20 @@ class Worker:
     clock: Clock = field(default_factory=Clock)
 
     def run(self, stop: threading.Event) -> None:
-        """Work until ``stop`` is set, looking for work every ``ingest.poll_seconds`` while there is none."""
+        """Work until ``stop`` is set, looking for work every ``ingest.poll_seconds`` while there is none.
+
+        While the catalog does not answer, say so in the log and try again; what was in hand comes back to the queue
+        when its lease runs out.
+        """
         poll = self.citewell.store.settings.ingest.poll_seconds
         while not stop.is_set():
-            if self.work_one() is None:
-                self.seal_where_due()
-                stop.wait(poll)
+            try:
+                if self.work_one() is None:
+                    self.seal_where_due()
+                    stop.wait(poll)
+            except Unavailable as error:
+                log.error("the worker waits", reason=error.message, seconds=TROUBLE_SECONDS)
+                stop.wait(TROUBLE_SECONDS)
 
     def drain(self, only: Sequence[str] | None = None, done: Callable[[Version], None] | None = None) -> None:
         """Work until nothing waits, or none of the version ids in ``only``; tell ``done`` of each version."""
@@ -131,7 +143,10 @@ class Worker:
         self.seal_where_due()
 
     def work_one(self, only: Sequence[str] | None = None) -> Version | None:
-        """Take one version through the journey and return it as it stands then; None if nothing waits."""
+        """Take one version through the journey and return it as it stands then; None if nothing waits.
+
+        Raises `Unavailable` if the catalog does not answer; that is no fault of the file, which will be tried again.
+        """
         settings, catalog = self.citewell.store.settings.ingest, self.citewell.store.catalog
         version = catalog.claim(self.owner, settings.lease_seconds, only)
         if version is None:
@@ -146,6 +161,8 @@ class Worker:
                 self._ingest(version, lease)
         except LeaseLost:
             log.warning("lease lost, work dropped", version=version.id)
+        except Unavailable:
+            raise
         except CitewellError as error:
             log.info("document refused", version=version.id, code=error.code, **error.facts)
             catalog.fail(version.id, self.owner, error.code, error.message)

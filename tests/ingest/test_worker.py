@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-import ingest.worker as worker_module
 from ingest.worker import Lease, LeaseLost, Worker, accept, accept_file
+from rag.assembly import open_citewell
 from rag.catalog import Accepted
-from rag.errors import BadInput, DocumentTooLarge
+from rag.errors import BadInput, DocumentTooLarge, Unavailable
 from rag.records import Stage, State
+from rag.testing import WordEmbedder
 
 
 def searchable(citewell, collection: str, words: str) -> list[str]:
@@ -68,20 +69,43 @@ def test_a_bad_file_fails_alone_and_says_why(citewell, collection):
     assert searchable(citewell, "c", "Storm") == ["good.txt"]
 
 
-def test_a_bug_ends_one_file_and_not_the_worker(citewell, collection, monkeypatch):
+class BrokenEmbedder(WordEmbedder):
+    """Has a bug that shows with one word."""
+
+    def encode(self, texts, *, role="passage", tokens=False):
+        if any("Storm" in text for text in texts):
+            raise ZeroDivisionError("a secret of the code")
+        return WordEmbedder.encode(self, texts, role=role, tokens=tokens)
+
+
+def test_a_bug_ends_one_file_and_not_the_worker(settings):
     """Whatever is thrown: the file has a final state, the next one is read."""
+    with open_citewell(settings, embedder=BrokenEmbedder()) as citewell:
+        collection = citewell.store.catalog.create_collection("c")
+        for name, content in (("a.txt", b"Storm."), ("b.txt", b"Tide.")):
+            accept(citewell.store, collection, name, io.BytesIO(content))
+        worker = Worker(citewell)
+        version = worker.work_one()
+        assert (version.state, version.error_code) == (State.FAILED, "internal")
+        assert "secret" not in version.error
+        assert worker.work_one().state is State.READY
 
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError("a secret of the code")
 
-    accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))
-    monkeypatch.setattr(worker_module, "chunk", broken)
-    version = Worker(citewell).work_one()
-    assert (version.state, version.error_code) == (State.FAILED, "internal")
-    assert "secret" not in version.error
-    monkeypatch.undo()
-    accept(citewell.store, collection, "b.txt", io.BytesIO(b"Tide."))
-    assert Worker(citewell).work_one().state is State.READY
+def test_a_full_disk_is_no_fault_of_the_file(citewell, collection):
+    """SQLite is given no more pages: the file keeps its place, and is read once there is room again."""
+    text = "\n\n".join(f"# Part {n}\n\nThe storm number {n} came from the north." for n in range(200))
+    accept(citewell.store, collection, "a.md", io.BytesIO(text.encode()))
+    worker, database = Worker(citewell), citewell.store.catalog._database
+    with database.read() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(Unavailable, match="full"):
+        worker.work_one()
+    assert citewell.store.catalog.list_documents(collection.id)[0].newest.state is State.PROCESSING
+    with database.read() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    citewell.store.catalog.release(worker.owner)
+    assert worker.work_one().state is State.READY
 
 
 def test_a_file_that_kills_its_workers_is_given_up_after_some_attempts(citewell, collection):

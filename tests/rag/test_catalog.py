@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from rag.catalog import Accepted, Catalog
-from rag.errors import BadInput, Conflict, Misconfigured, NotFound
+from rag.errors import BadInput, Conflict, Misconfigured, NotFound, Unavailable
 from rag.records import State
 from rag.schema import metadata
 from tests.contracts.strategies import EMBEDDER, chunks_of, parsed_of, put, vectors_for
@@ -220,6 +220,22 @@ class TestCommitting:
         passages = catalog.passages(collection, [1, 2, 3])
         assert [text[p.start : p.end] for p in passages.values()] == [p.text for p in passages.values()]
         assert [e.text for e in catalog.elements(version.id)] == ["Sturm über Ägäis", "潮の高さ。", "tide"]
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(catalog, collection):
+    """SQLite is given no more pages: the write fails as a whole, what was there is there, and later it works."""
+    put(catalog, collection, "a", ["storm"])
+    with catalog._database.read() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(Unavailable, match=r"full.*disk"):
+        put(catalog, collection, "b", [f"tide {n} " * 500 for n in range(40)])
+    assert texts(catalog, collection) == ["storm"]
+    with catalog._database.read() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    catalog.release("test")
+    put(catalog, collection, "c", ["tide"])
+    assert texts(catalog, collection) == ["storm", "tide"]
 
 
 class TestFilters:
