@@ -82,6 +82,10 @@ _documents.command("show", epilog=examples(
     "citewell documents show travel-policy.pdf --collection policies",
     "citewell documents show travel-policy.pdf -c policies --elements",
 ))(documents.show_document)  # fmt: skip
+_documents.command("retry", epilog=examples(
+    "citewell documents retry scan.pdf --collection policies",
+    "citewell documents retry -c policies",
+))(documents.retry_documents)  # fmt: skip
 _documents.command("delete", epilog=examples(
     "citewell documents delete travel-policy.pdf --collection policies",
 ))(documents.delete_document)  # fmt: skip

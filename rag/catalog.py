@@ -46,6 +46,12 @@ LIVE = chunks.c.retired_commit.is_(None)
 _NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_until": None}
 
 
+_QUEUED_ANEW: dict[str, Any] = {
+    "state": State.QUEUED.value, "stage": Stage.ACCEPT.value, "progress": 0.0, "attempts": 0, "error": None,
+    "error_code": None,
+}  # fmt: skip
+
+
 class Accepted(StrEnum):
     """What accepting a file meant for its document."""
 
@@ -249,6 +255,20 @@ class Catalog:
             Document(r.document_id, r.collection_id, r.name, r.document_created_at, _version(r), r.live_version_id)
             for r in rows
         ]
+
+    def retry(self, document_id: str) -> Document:
+        """Queue the newest version of a document anew, all its attempts before it, and return the document.
+
+        Raises `NotFound`, and `Conflict` if that version has not failed.
+        """
+        document = self.document(document_id)
+        failed = (versions.c.id == document.newest.id) & (versions.c.state == State.FAILED.value)
+        with self._write() as connection:
+            if connection.execute(versions.update().where(failed).values(_QUEUED_ANEW)).rowcount == 0:
+                raise Conflict(
+                    f"{document.name[:200]!r} is {document.newest.state}; only what has failed can be tried again."
+                )
+        return self.document(document_id)
 
     def delete_document(self, document_id: str) -> None:
         """Retire all that a search could find of a document, in one transaction; raises `NotFound`.
@@ -581,13 +601,7 @@ def _accept_again(connection: sa.Connection, newest: sa.Row[Any], metadata: Mapp
         values["metadata"] = {**newest.metadata, **metadata}
     failed = newest.state == State.FAILED.value
     if failed:
-        values |= {
-            "state": State.QUEUED.value,
-            "stage": Stage.ACCEPT.value,
-            "attempts": 0,
-            "error": None,
-            "error_code": None,
-        }
+        values |= _QUEUED_ANEW
     if values:
         connection.execute(versions.update().where(versions.c.id == newest.id).values(values))
     return Accepted.RETRIED if failed else Accepted.UNCHANGED

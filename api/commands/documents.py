@@ -119,6 +119,30 @@ def _lines(document: Document, live: Version | None) -> list[str]:
     return [f"{clean(key):<{wide}}  {clean(str(value))}" for key, value in facts.items() if value is not None]
 
 
+def retry_documents(
+    ctx: typer.Context,
+    collection: CollectionName,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[DOCUMENT]...", help="Names or ids; without any, all that failed.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Try documents again that could not be read.
+
+    For when what stood in their way is gone: a limit was raised, a missing part installed. They are queued anew, for
+    the worker of `citewell serve` or for `citewell worker`.
+    """
+    from rag.store import open_store
+
+    with open_store(read_used_settings(ctx, data)) as store:
+        collection_id = store.catalog.collection(collection).id
+        chosen = [store.catalog.find_document(collection_id, name) for name in names or []]
+        found = chosen or list(_all(store, collection, State.FAILED))
+        for document in found:
+            store.catalog.retry(document.id)
+    say(f"Queued {counted(len(found), 'document')} anew." if found else "No document has failed.")
+
+
 def delete_document(
     ctx: typer.Context, document: Name, collection: CollectionName, yes: Yes = False, data: Data = None
 ) -> None:

@@ -157,6 +157,19 @@ def fetch_content(document_id: DocumentId, citewell: Whole) -> FileResponse:
     return FileResponse(store.originals.path(version.sha256), headers=headers, media_type=media_type)
 
 
+@router.post(
+    "/documents/{document_id}/retry",
+    status_code=202,
+    summary="Try a failed document again",
+    responses=problems(404, 409, 422),
+)
+def retry_document(document_id: DocumentId, citewell: Whole) -> DocumentReply:
+    """Queues the newest version of a document anew, for when what stood in its way is gone: a limit, a missing part."""
+    catalog = citewell.store.catalog
+    document = catalog.retry(document_id)
+    return DocumentReply.of(document, catalog.collection_name(document.collection_id))
+
+
 @router.delete("/documents/{document_id}", status_code=204, summary="Delete a document", responses=problems(404, 422))
 def delete_document(document_id: DocumentId, citewell: Whole) -> None:
     """Deletes a document: from this moment no search, answer or citation can show it."""

@@ -145,6 +145,17 @@ def test_the_same_again_changes_nothing_and_a_failure_is_tried_again(cli: Cli) -
     assert second["passages"] == next(file["passages"] for file in second["files"] if file["name"] == "empty.pdf")
 
 
+def test_failures_are_tried_again_by_hand(cli: Cli) -> None:
+    """By name or all of them; what has not failed is left alone, with a sentence."""
+    cli("collections", "create", "retried")
+    assert cli("documents", "retry", "-c", "retried").out == "No document has failed.\n"
+    (cli.folder / "notes" / "blank.txt").write_text("")
+    cli("ingest", cli.folder / "notes" / "blank.txt", cli.folder / "notes" / "good.txt", "-c", "retried", status=1)
+    assert "is ready; only what has failed" in cli("documents", "retry", "good.txt", "-c", "retried", status=2).err
+    assert cli("documents", "retry", "-c", "retried").out == "Queued 1 document anew.\n"
+    assert cli("documents", "show", "blank.txt", "-c", "retried", "--json").json["newest"]["state"] == "queued"
+
+
 def test_parse_shows_the_elements_and_opens_no_data_folder(cli: Cli) -> None:
     elsewhere = replace(cli, data=cli.folder / "nowhere")
     found = elsewhere("parse", SAMPLES / "2026" / "travel-policy.pdf", "--json").json

@@ -298,3 +298,13 @@ def test_a_form_without_its_end_is_refused(client, demo, before):
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     problem(client.post(f"/v1/collections/{demo}/documents", content=body, headers=headers), 400)
     assert named(client, demo) == ([], None)
+
+
+def test_a_failed_document_is_tried_again_on_demand(citewell, client, demo):
+    """202 and back in the queue; a document that did not fail is left as it is."""
+    [bad, good] = upload(client, demo, ("bad.txt", b""), ("good.txt", b"The cat is grey.")).json()["documents"]
+    read_all(citewell)
+    again = client.post(f"/v1/documents/{bad['id']}/retry")
+    assert (again.status_code, again.json()["state"], again.json().get("error")) == (202, "queued", None)
+    error = problem(client.post(f"/v1/documents/{good['id']}/retry"), 409)
+    assert error["message"] == "'good.txt' is ready; only what has failed can be tried again."

@@ -116,6 +116,7 @@ def cases() -> list[Case]:
     for bad in IDS:
         made += [(method, f"/v1/documents/{bad}", {}) for method in ("GET", "DELETE")]
         made += [(method, f"/v1/collections/{bad}", {}) for method in ("GET", "DELETE")]
+        made += [("POST", f"/v1/documents/{bad}/retry", {})]
         made += [("GET", f"/v1/documents/{bad}/content", {}), ("GET", f"/v1/collections/{bad}/documents", {})]
         made += [("POST", f"/v1/collections/{bad}/documents", {"files": [("files", ("a.txt", b"x"))]})]
     made += [("GET", f"{UPLOAD}?{query}", {}) for query in PAGES]

@@ -108,6 +108,18 @@ class TestAccepting:
         again, outcome = catalog.accept(collection, "x", "a" * 64, 1)
         assert (outcome, again.state, again.attempts, again.error) == (Accepted.RETRIED, State.QUEUED, 0, None)
 
+    def test_a_failed_file_can_be_queued_anew_by_hand(self, catalog, collection):
+        version, _ = catalog.accept(collection, "x", "a" * 64, 1)
+        with pytest.raises(Conflict, match="'x' is queued"):
+            catalog.retry(version.document_id)
+        catalog.claim("w", 60)
+        catalog.fail(version.id, "w", "internal", "It failed.")
+        newest = catalog.retry(version.document_id).newest
+        assert (newest.state, newest.attempts, newest.error) == (State.QUEUED, 0, None)
+        assert catalog.claim("w", 60).id == version.id
+        with pytest.raises(NotFound):
+            catalog.retry("0" * 32)
+
     def test_a_deleted_document_can_come_back(self, catalog, collection):
         document = put(catalog, collection, "x", ["storm"])
         catalog.delete_document(document)
