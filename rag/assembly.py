@@ -59,7 +59,7 @@ class Citewell:
         """Return the indexes of a collection, opened at most once."""
         with self._lock:
             if collection.id not in self._indexes:
-                there = {found.id for found in self.store.catalog.list_collections()}
+                there = {found.id for found in self.store.catalog.list_collections(counted=False)}
                 self._indexes = {key: indexes for key, indexes in self._indexes.items() if key in there}
                 catalog, folder, settings = self.store.catalog, self.store.index_folder, self.store.settings.index
                 fingerprint, dimension = self.embedder.fingerprint, self.embedder.dimension
@@ -73,7 +73,7 @@ class Citewell:
         self, question: str, collections: Sequence[str], filters: Filters | None = None, top_k: int | None = None
     ) -> Plan:
         """Return the plan for a question in the collections of these names; raises `BadInput` or `NotFound`."""
-        found = [self.store.catalog.collection(name) for name in dict.fromkeys(collections)]
+        found = [self.store.catalog.collection(name, counted=False) for name in dict.fromkeys(collections)]
         return make_plan(question, found, self.store.settings, filters=filters, top_k=top_k)
 
     def search(self, plan: Plan) -> Ranking:

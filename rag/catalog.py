@@ -125,9 +125,9 @@ class Catalog:
             raise Conflict(f"There is a collection named {name!r} already.") from error
         return made
 
-    def collection(self, name: str) -> Collection:
-        """Return the collection of this name; raises `NotFound`."""
-        found = self._collections(collections.c.name == name)
+    def collection(self, name: str, *, counted: bool = True) -> Collection:
+        """Return the collection of this name; raises `NotFound`. Counting takes time that a question need not pay."""
+        found = self._collections(collections.c.name == name, counted=counted)
         if not found:
             raise NotFound(f"There is no collection named {name[:100]!r}; `citewell collections list` shows them.")
         return found[0]
@@ -147,11 +147,15 @@ class Catalog:
         except NotFound:
             return self.create_collection(name)
 
-    def list_collections(self) -> list[Collection]:
-        """Return all collections in the order of their names."""
-        return self._collections(sa.true())
+    def list_collections(self, *, counted: bool = True) -> list[Collection]:
+        """Return all collections in the order of their names, see `collection` for ``counted``."""
+        return self._collections(sa.true(), counted=counted)
 
-    def _collections(self, condition: sa.ColumnElement[bool]) -> list[Collection]:
+    def _collections(self, condition: sa.ColumnElement[bool], *, counted: bool = True) -> list[Collection]:
+        if not counted:
+            with self._read() as connection:
+                bare = connection.execute(sa.select(collections).where(condition).order_by(collections.c.name)).all()
+            return [Collection(r.id, r.name, r.created_at, r.embedder) for r in bare]
         live = documents.c.live_version_id.is_not(None) & (documents.c.collection_id == collections.c.id)
         count = sa.select(sa.func.count()).select_from(documents).where(live).scalar_subquery()
         passages = (
@@ -282,7 +286,7 @@ class Catalog:
             if row is None:
                 raise NotFound(f"There is no document with the id {document_id[:64]!r}.")
             commit, _ = _move_clock(connection, row.collection_id, 0)
-            _retire(connection, row.collection_id, document_id, commit)
+            _retire(connection, document_id, commit)
             gone = {"deleted_at": now(), "live_version_id": None}
             connection.execute(documents.update().where(documents.c.id == document_id).values(gone))
 
@@ -395,7 +399,7 @@ class Catalog:
                 return False
             self._check_embedder(connection, row.collection_id, embedder)
             commit, first = _move_clock(connection, row.collection_id, len(pieces))
-            _retire(connection, row.collection_id, row.document_id, commit, but=version_id)
+            _retire(connection, row.document_id, commit, but=version_id)
             _insert_parse(connection, version_id, parsed)
             _insert_chunks(connection, row.collection_id, version_id, first, pieces, embedded, embedder)
             ready = {
@@ -497,6 +501,13 @@ class Catalog:
             connection.execute(seals.delete().where(_seal_key(collection_id, kind, space) & (seals.c.folder == folder)))
 
     # -- what a search returns ---------------------------------------------------------------------------------------
+
+    def chunk_ids(self, collection_id: str, seqs: Sequence[int]) -> dict[int, str]:
+        """Return the ids of the live chunks among ``seqs``, by sequence number."""
+        here = (chunks.c.collection_id == collection_id) & chunks.c.seq.in_([int(seq) for seq in seqs]) & LIVE
+        with self._read() as connection:
+            rows = connection.execute(sa.select(chunks.c.seq, chunks.c.id).where(here)).all()
+        return {row.seq: row.id for row in rows}
 
     def passages(self, collection_id: str, seqs: Sequence[int]) -> dict[int, Passage]:
         """Return the live chunks among ``seqs`` as passages without scores, by sequence number."""
@@ -632,11 +643,10 @@ def _move_clock(connection: sa.Connection, collection_id: str, rows: int) -> tup
     return row.commits, row.last_seq - rows + 1
 
 
-def _retire(connection: sa.Connection, collection_id: str, document_id: str, commit: int, but: str = "") -> None:
+def _retire(connection: sa.Connection, document_id: str, commit: int, but: str = "") -> None:
     """Retire every live chunk of a document, and every version of it but one that waits or is searched."""
     of_document = sa.select(versions.c.id).where(versions.c.document_id == document_id)
-    here = (chunks.c.collection_id == collection_id) & chunks.c.version_id.in_(of_document)
-    connection.execute(chunks.update().where(here & LIVE).values(retired_commit=commit))
+    connection.execute(chunks.update().where(chunks.c.version_id.in_(of_document) & LIVE).values(retired_commit=commit))
     active = [State.READY.value] if but else [State.READY.value, State.QUEUED.value, State.PROCESSING.value]
     others = (versions.c.document_id == document_id) & (versions.c.id != but) & versions.c.state.in_(active)
     gone = {"state": State.RETIRED.value, **_NO_LEASE}

@@ -154,7 +154,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A named set of documents that is searched together. ``embedder`` is the fingerprint of its vectors."""
+    """A named set of documents that is searched together. ``embedder`` is the fingerprint of its vectors.
+
+    ``documents`` and ``passages`` count what can be searched; they are 0 in a record that was read without counting.
+    """
 
     id: str
     name: str

@@ -81,18 +81,29 @@ class Retriever:
             fused = fuse(dense, lexical, self._dense_weight)
             order = sorted(fused, key=lambda key: (-fused[key], key))
         with clock.stage("read"):
-            read = self._read(plan, order)
-        ids = {key: passage.chunk_id for key, passage in read.items()}
+            ids = self._ids(plan, order)
+            chosen = [key for key in order if key in ids][: plan.top_k]
+            read = self._read(plan, chosen)
         ranked = [
             replace(read[key], score=fused[key], scores=_scores(key, dense=dense, lexical=lexical))
-            for key in order
+            for key in chosen
             if key in read
         ]
         stages = {name: _ids(part, ids) for name, part in (("dense", dense), ("lexical", lexical), ("fused", fused))}
-        return Ranking(tuple(ranked[: plan.top_k]), stages, clock.seconds)
+        return Ranking(tuple(ranked), stages, clock.seconds)
+
+    def _ids(self, plan: Plan, keys: Sequence[Key]) -> dict[Key, str]:
+        """Return the chunk ids of all candidates; one that was retired since the search is not among them."""
+        return {
+            (collection.id, seq): chunk_id
+            for collection in plan.collections
+            for seq, chunk_id in self._catalog.chunk_ids(
+                collection.id, [seq for owner, seq in keys if owner == collection.id]
+            ).items()
+        }
 
     def _read(self, plan: Plan, keys: Sequence[Key]) -> dict[Key, Passage]:
-        """Read the candidates' rows; one that was retired since the search is not among them."""
+        """Read what the chosen rows say."""
         return {
             (collection.id, seq): passage
             for collection in plan.collections

@@ -89,7 +89,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_chunks_id", "chunks", ["id"])
     op.create_index("ix_chunks_version_id", "chunks", ["version_id"])
-    op.create_index("ix_chunks_retired", "chunks", ["collection_id", "retired_commit"])
+    retired = sa.text("retired_commit IS NOT NULL")
+    op.create_index(
+        "ix_chunks_retired",
+        "chunks",
+        ["collection_id", "retired_commit"],
+        sqlite_where=retired,
+        postgresql_where=retired,
+    )
     op.create_table(
         "vectors",
         sa.Column("collection_id", sa.String(32), nullable=False),
