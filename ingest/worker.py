@@ -24,13 +24,13 @@ import numpy as np
 import structlog
 
 from ingest.chunk import chunk
-from ingest.parse import parse
+from ingest.sandbox import Sandbox
 from rag.assembly import Citewell
 from rag.catalog import Accepted, Catalog
 from rag.errors import CitewellError, Unavailable
 from rag.originals import blocks_of
 from rag.protocols import Embedder, Vectors
-from rag.records import Chunk, Collection, Stage, State, Version
+from rag.records import Chunk, Collection, ParsedDocument, Stage, State, Version
 from rag.retrieval import Clock
 from rag.store import Store
 
@@ -65,6 +65,11 @@ def accept_file(
     """Take in the file at ``path``, see `accept`; raises `OSError` if it can not be read."""
     with path.open("rb") as stream:
         return accept(store, collection, name, stream, metadata)
+
+
+def parse(sandbox: Sandbox, store: Store, version: Version) -> ParsedDocument:
+    """Return what the original of ``version`` says. Raises what `Sandbox.parse` raises, and `NotFound`."""
+    return sandbox.parse(store.originals.path(version.sha256), version.name)
 
 
 @dataclass
@@ -113,11 +118,18 @@ class Lease:
 
 @dataclass
 class Worker:
-    """Takes versions from the queue, one at a time, until told to stop. ``clock`` adds up the seconds of each stage."""
+    """Takes versions from the queue, one at a time, until told to stop. ``clock`` adds up the seconds of each stage.
+
+    Files are parsed in a child process, which ends with `run` and `drain`, and after `work_one` with this object.
+    """
 
     citewell: Citewell
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
     clock: Clock = field(default_factory=Clock)
+    sandbox: Sandbox = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sandbox = Sandbox(self.citewell.store.settings.ingest)
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, looking for work every ``ingest.poll_seconds`` while there is none.
@@ -126,20 +138,22 @@ class Worker:
         when its lease runs out.
         """
         poll = self.citewell.store.settings.ingest.poll_seconds
-        while not stop.is_set():
-            try:
-                if self.work_one() is None:
-                    self.seal_where_due()
-                    stop.wait(poll)
-            except Unavailable as error:
-                log.error("the worker waits", reason=error.message, seconds=TROUBLE_SECONDS)
-                stop.wait(TROUBLE_SECONDS)
+        with self.sandbox:
+            while not stop.is_set():
+                try:
+                    if self.work_one() is None:
+                        self.seal_where_due()
+                        stop.wait(poll)
+                except Unavailable as error:
+                    log.error("the worker waits", reason=error.message, seconds=TROUBLE_SECONDS)
+                    stop.wait(TROUBLE_SECONDS)
 
     def drain(self, only: Sequence[str] | None = None, done: Callable[[Version], None] | None = None) -> None:
         """Work until nothing waits, or none of the version ids in ``only``; tell ``done`` of each version."""
-        while (version := self.work_one(only)) is not None:
-            if done:
-                done(version)
+        with self.sandbox:
+            while (version := self.work_one(only)) is not None:
+                if done:
+                    done(version)
         self.seal_where_due()
 
     def work_one(self, only: Sequence[str] | None = None) -> Version | None:
@@ -186,7 +200,7 @@ class Worker:
         store, embedder = self.citewell.store, self.citewell.embedder
         lease.at(Stage.PARSE)
         with self.clock.stage("parse"):
-            parsed = parse(store.originals.path(version.sha256), version.name, store.settings.ingest)
+            parsed = parse(self.sandbox, store, version)
         lease.at(Stage.CHUNK)
         with self.clock.stage("chunk"):
             chunks = chunk(parsed, embedder.window, embedder.count_tokens)
@@ -208,7 +222,7 @@ class Worker:
 
     def seal_where_due(self) -> None:
         """Seal the indexes of every collection that grew enough since the last time."""
-        for collection in self.citewell.store.catalog.list_collections():
+        for collection in self.citewell.store.catalog.list_collections(counted=False):
             indexes = self.citewell.indexes_of(collection)
             for index in (indexes.dense, indexes.lexical):
                 if index.wants_seal():

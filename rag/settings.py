@@ -96,6 +96,16 @@ class IngestSettings(_Part):
     lease_seconds: float = Field(60.0, gt=0, description="A worker silent for so long loses its file to another.")
     poll_seconds: float = Field(0.5, gt=0, description="How often an idle worker looks for work.")
     embed_batch: int = Field(64, ge=1, description="Most passages in one model call.")
+    parse_seconds: float = Field(300.0, gt=0, description="Longest time that reading one document may take.")
+    parse_memory_bytes: int = Field(
+        4 << 30, ge=1 << 28, description="Largest address space of the parsing process, and of what it starts."
+    )
+    parse_output_bytes: int = Field(
+        300_000_000, ge=1000, description="Most bytes that are taken of one parsed document."
+    )
+    parse_write_bytes: int = Field(1_000_000_000, ge=1, description="Largest file that the parsing process may write.")
+    parse_open_files: int = Field(256, ge=32, description="Most files that the parsing process may hold open.")
+    parse_documents: int = Field(200, ge=1, description="After so many documents the parsing process is replaced.")
 
 
 class IndexSettings(_Part):
@@ -178,3 +188,16 @@ def environment_for(settings: Settings) -> dict[str, str]:
     given = {f"CITEWELL_{name}".upper(): part.model_dump_json() for name, part in parts.items()}
     level = {"CITEWELL_LOG_LEVEL": settings.log_level} if "log_level" in settings.model_fields_set else {}
     return kept | given | level | {"CITEWELL_CACHE": str(settings.cache)}
+
+
+def bare_environment(home: str, python_path: str) -> dict[str, str]:
+    """Return an environment without anything secret, for a process that hostile documents may take over.
+
+    It finds programs and shared libraries as this one does, and modules in ``python_path`` first; ``home`` is its home
+    and its folder for temporary files. Libraries in it use one thread each.
+    """
+    known = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: os.environ[name] for name in known if name in os.environ}
+    paths = os.pathsep.join(filter(None, (python_path, os.environ.get("PYTHONPATH"))))
+    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    return kept | single | {"HOME": home, "TMPDIR": home, "PYTHONPATH": paths}

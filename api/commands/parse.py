@@ -52,9 +52,10 @@ def _parse(file: Path) -> ParsedDocument:
     settings = load_settings()
     configure_logging(settings)
     silence_dependencies()
-    from ingest.parse import parse
+    from ingest.sandbox import Sandbox
 
-    return parse(found[0].path, found[0].name, settings.ingest)
+    with Sandbox(settings.ingest) as sandbox:
+        return sandbox.parse(found[0].path, found[0].name)
 
 
 def _as_json(parsed: ParsedDocument) -> dict[str, Any]:

@@ -1,0 +1,665 @@
+"""The walls around parsing: a child process that reads one document after another within limits, and has no network.
+
+Documents are hostile, so that what runs among the parsers' libraries is not trusted: it sees no secret of the
+environment, it answers in JSON of bounded size, and everything in its answer is checked before it becomes records.
+A document that breaks the child is refused, and the next one gets a new child. The child is kept from document to
+document, because its libraries take seconds to import.
+
+Two processes stand behind a `Sandbox`. The *warden* knows no document: it waits for the end of either the reader or
+our process, kills the reader and all that it has started (LibreOffice), removes their folder and says how it ended.
+The *reader* parses. Knows the calls of Linux that build walls; knows no file format and no catalog.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import platform
+import re
+import resource
+import secrets
+import select
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import structlog
+
+from rag.errors import (
+    DamagedDocument,
+    DocumentRejected,
+    DocumentTooLarge,
+    EmptyDocument,
+    EncryptedDocument,
+    Unavailable,
+    UnsupportedDocument,
+)
+from rag.records import Block, Kind, ParsedDocument
+from rag.settings import IngestSettings, bare_environment
+
+log = structlog.get_logger(__name__)
+
+#: Seconds that a new child may take until it is ready, and an ended one until all of it is gone.
+START_SECONDS, END_SECONDS = 60.0, 10.0
+#: What is kept of what the child writes to its standard error, for one document, in characters.
+LOG_CHARS = 4000
+#: How far the child steps back behind the embedder and the server.
+NICE = 5
+
+_HEAD = 8
+_BLOCK = 1 << 20
+_START_BYTES = 10_000
+_REFUSALS: Mapping[str, type[DocumentRejected]] = {
+    kind.code: kind
+    for kind in (EmptyDocument, EncryptedDocument, UnsupportedDocument, DamagedDocument, DocumentTooLarge)
+}
+#: The facts that the parsers tell with a refusal; the child can not make up names of its own.
+_FACTS = frozenset({"cause", "bytes", "pages", "found", "needs"})
+_MEDIA_TYPE = re.compile(r"[a-z0-9.+-]{1,100}/[a-z0-9.+-]{1,100}")
+#: Exit statuses of the reader; one above 128 is a signal, which the warden adds to that number.
+_OUT_OF_MEMORY, _OUT_OF_TIME = 90, int(signal.SIGXCPU)
+
+
+class SandboxFailed(RuntimeError):
+    """The parser failed for a reason that is not the document's: a fault of Citewell's own or of its installation."""
+
+
+class _Ended(Exception):
+    """The child is gone; ``status`` is what the warden, or its death, said of it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Sandbox:
+    """Parses documents in a child process within ``limits``, see the fields ``parse_...`` of `IngestSettings`.
+
+    The child starts with the first document, serves ``parse_documents`` of them at most, and ends with `close`, with
+    this object, or with this process, whatever ends that. One document at a time: others wait.
+    """
+
+    def __init__(self, limits: IngestSettings) -> None:
+        self._limits = limits
+        self._child: _Child | None = None
+        self._served = 0
+        self._turn = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the warden that runs now, if one does."""
+        return self._child.process.pid if self._child else None
+
+    def close(self) -> None:
+        """End the child, if there is one, and all that it has started; a later `parse` starts another."""
+        with self._turn:
+            self._drop()
+
+    def parse(self, path: Path, name: str) -> ParsedDocument:
+        """Return what the file at ``path`` says, as `ingest.parse.parse` does with the same limits.
+
+        Raises the same `DocumentRejected` kinds; `DocumentTooLarge` also for one that passes a limit of time, memory
+        or output, `DamagedDocument` also for one that ends the child. Raises `Unavailable` if no child can be started,
+        `OSError` if there is no such file, and `SandboxFailed` if the parser itself is at fault. Whatever is raised,
+        the next document is read.
+        """
+        with self._turn:
+            try:
+                return self._parse(path.absolute(), name)
+            except DocumentRejected:
+                raise
+            except BaseException:  # the child may be in the middle of something: its next answer would be to this
+                self._drop()
+                raise
+
+    def _parse(self, path: Path, name: str) -> ParsedDocument:
+        limits, child = self._limits, self._ready()
+        self._served += 1
+        deadline = time.monotonic() + limits.parse_seconds
+        try:
+            return _document(child.ask(path, name, deadline, limits.parse_output_bytes), limits)
+        except TimeoutError as error:
+            self._drop()
+            raise _too_slow(limits) from error
+        except OverflowError as error:
+            self._drop()
+            raise _too_long(limits) from error
+        except _Ended as end:
+            self._drop()
+            raise self._refusal(end.status) from end
+        # No answer that our own code gives: whoever wrote the document has the child.
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            self._drop()
+            raise DamagedDocument(
+                "Reading this document made the parser answer nonsense: open it in its own program and save it anew.",
+                cause=f"{type(error).__name__}: {error}"[:500],
+            ) from error
+
+    def _ready(self) -> _Child:
+        """Return a child that waits for a document."""
+        if self._child and (self._served >= self._limits.parse_documents or not self._child.waits()):
+            self._drop()
+        if self._child is None:
+            self._child, self._served = _started(self._limits), 0
+            self._child.greet()
+        return self._child
+
+    def _drop(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+    def _refusal(self, status: int) -> DocumentRejected:
+        """Say of a document what its ending of the child means."""
+        if status == _OUT_OF_MEMORY:
+            return DocumentTooLarge(
+                f"Reading this document needed more than {self._limits.parse_memory_bytes:,} bytes of memory "
+                "(ingest.parse_memory_bytes); split it or raise the limit."
+            )
+        if status in {_OUT_OF_TIME, 128 + signal.SIGXCPU}:
+            return _too_slow(self._limits)
+        how = -status if status < 0 else status - 128
+        reason = signal.Signals(how).name if how in {*signal.Signals} else f"status {status}"
+        return DamagedDocument(
+            f"Reading this document crashed the parser ({reason}): open it in its own program and save it anew.",
+            cause=reason,
+        )
+
+
+def _too_slow(limits: IngestSettings) -> DocumentTooLarge:
+    return DocumentTooLarge(
+        f"Reading this document took longer than {limits.parse_seconds:g} seconds (ingest.parse_seconds); "
+        "split it or raise the limit."
+    )
+
+
+def _too_long(limits: IngestSettings) -> DocumentTooLarge:
+    return DocumentTooLarge(
+        f"What was read of this document is more than {limits.parse_output_bytes:,} bytes "
+        "(ingest.parse_output_bytes); split it or raise the limit."
+    )
+
+
+# -- our side: the child as we see it --------------------------------------------------------------------------------
+
+
+def _started(limits: IngestSettings) -> _Child:
+    """Start a child. Raises `Unavailable` where the system has no room for it."""
+    folder = None
+    try:
+        folder = tempfile.mkdtemp(prefix="citewell-parse-")
+        return _Child(limits, folder)
+    except OSError as error:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise Unavailable(f"The process that reads documents can not be started: {error.strerror}.") from error
+
+
+class _Child:
+    """The pipes to a warden and its reader. Raises `_Ended` from whichever call finds that they are gone."""
+
+    def __init__(self, limits: IngestSettings, folder: str) -> None:
+        self.folder = folder
+        root = str(Path(__file__).parent.parent)
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "ingest.sandbox", self.folder, limits.model_dump_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            cwd=self.folder,
+            env=bare_environment(home=self.folder, python_path=root),
+            start_new_session=True,  # Ctrl-C in a terminal is for us, and what the child starts stays in its session
+        )
+        self.end = weakref.finalize(self, _end, self.process, self.folder)
+        self._said = bytearray()
+        self._answers = selectors.DefaultSelector()
+        for stream in self._pipes():
+            os.set_blocking(stream, False)
+            self._answers.register(stream, selectors.EVENT_READ)
+
+    def _pipes(self) -> tuple[int, int]:
+        assert self.process.stdout, "it was made with pipes"  # noqa: S101
+        assert self.process.stderr, "it was made with pipes"  # noqa: S101
+        return self.process.stdout.fileno(), self.process.stderr.fileno()
+
+    def waits(self) -> bool:
+        """Say whether the child is there and owes us nothing."""
+        if self.process.poll() is not None:  # the pipes of one that is killed stay open until its last thread is gone
+            return False
+        output, errors = self._pipes()
+        ready = {key.fd for key, _ in self._answers.select(0)}
+        return output not in ready and (errors not in ready or self._listen(errors))
+
+    def greet(self) -> None:
+        """Wait until the child is ready. Raises `Unavailable` if it does not become so."""
+        try:
+            walls = json.loads(self._receive(time.monotonic() + START_SECONDS, _START_BYTES))["walls"]
+        except (_Ended, TimeoutError, OverflowError, ValueError, KeyError, TypeError) as error:
+            log.error("the parsing process does not start", error=repr(error), text=self._heard())
+            raise Unavailable("The process that reads documents does not start; the log says why.") from error
+        if not {"namespaces", "system calls"} & {*walls}:
+            log.warning("this system lets no process give up its network; only Python's own calls are stopped")
+
+    def ask(self, path: Path, name: str, deadline: float, most: int) -> dict[str, Any]:
+        """Have a document read and return the answer as it came, unchecked.
+
+        Raises `TimeoutError` after ``deadline``, `OverflowError` for an answer of more than ``most`` bytes and
+        `ValueError` for one that is none.
+        """
+        answer = self._exchange(path, name, deadline, most)
+        if answer.get("unreadable"):  # it has fewer rights than we have: give it a copy of its own
+            copy = Path(self.folder, "document")
+            shutil.copyfile(path, copy)
+            try:
+                answer = self._exchange(copy, name, deadline, most)
+            finally:
+                copy.unlink()
+        return answer
+
+    def _exchange(self, path: Path, name: str, deadline: float, most: int) -> dict[str, Any]:
+        number = secrets.token_hex(8)
+        request = {"id": number, "path": str(path), "name": name[-255:]}  # only the end of a name is a hint
+        try:
+            self._send(json.dumps(request).encode())
+            answer = json.loads(self._receive(deadline, most), parse_constant=_refuse)
+        finally:
+            if heard := self._heard():
+                log.info("the parser says", pid=self.process.pid, text=heard)
+        if not isinstance(answer, dict) or answer.get("id") != number:
+            raise ValueError("an answer to no question")
+        return answer
+
+    def _send(self, data: bytes) -> None:
+        assert self.process.stdin, "it was made with pipes"  # noqa: S101
+        try:
+            self.process.stdin.write(len(data).to_bytes(_HEAD, "big") + data)
+        except BrokenPipeError as error:
+            raise _Ended(self._status()) from error
+
+    def _receive(self, deadline: float, most: int) -> bytes:
+        head = self._read(_HEAD, deadline)
+        size = int.from_bytes(head, "big")
+        if size > most:
+            raise OverflowError(size)
+        return self._read(size, deadline)
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        """Read exactly ``size`` bytes of the answer, and meanwhile whatever comes over standard error."""
+        data = bytearray()
+        output, errors = self._pipes()
+        while len(data) < size:
+            ready = {key.fd for key, _ in self._answers.select(max(0.0, deadline - time.monotonic()))}
+            if not ready:
+                raise TimeoutError
+            if errors in ready:
+                self._listen(errors)
+            if output in ready:
+                block = os.read(output, min(_BLOCK, size - len(data)))
+                if not block:
+                    raise _Ended(self._status())
+                data += block
+        return bytes(data)
+
+    def _listen(self, errors: int) -> bool:
+        """Keep the first of what stands in the pipe of standard error, and forget the rest; False at its end."""
+        block = os.read(errors, _BLOCK)
+        self._said += block[: LOG_CHARS - len(self._said)]
+        if not block:
+            self._answers.unregister(errors)
+        return bool(block)
+
+    def _heard(self) -> str:
+        heard = self._said.decode("utf-8", "replace").strip()
+        self._said.clear()
+        return heard
+
+    def _status(self) -> int:
+        try:
+            return self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL  # which `end` makes true
+
+
+def _end(process: subprocess.Popen[bytes], folder: str) -> None:
+    """Let go of the warden, which then ends the reader, cleans up and ends; kill it if it does not."""
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()  # the reader has asked the kernel to be killed with it
+        process.wait()
+    shutil.rmtree(folder, ignore_errors=True)  # the warden did that, unless it was killed
+
+
+# -- our side: what the child says, checked --------------------------------------------------------------------------
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _document(answer: dict[str, Any], limits: IngestSettings) -> ParsedDocument:
+    """Make records of an answer, or raise the refusal that it is.
+
+    Raises `ValueError`, `TypeError`, `KeyError` or `AttributeError` for one that our own code does not give.
+    """
+    if "fault" in answer:
+        raise SandboxFailed(_text(answer["fault"]))
+    if "refused" in answer:
+        raise _refused(answer)
+    document = ParsedDocument.from_blocks(
+        [_block(*block) for block in answer["blocks"]],
+        media_type=_text(answer["media_type"]),
+        title=None if answer["title"] is None else _text(answer["title"]),
+        pages=_count(answer["pages"], limits.max_pages),
+        metadata={_text(key): _plain(value) for key, value in answer["metadata"].items()},
+    )
+    if not document.elements or not _MEDIA_TYPE.fullmatch(document.media_type):
+        raise ValueError("a document without text or type")
+    return document
+
+
+def _refused(answer: dict[str, Any]) -> DocumentRejected:
+    kind = _REFUSALS.get(_text(answer["refused"]), DamagedDocument)
+    facts = {name: value for name, value in answer["facts"].items() if name in _FACTS and isinstance(value, int | str)}
+    return kind(_text(answer["message"])[:2000] or None, **facts)
+
+
+def _block(kind: str, text: str, page: int | None, section: list[str]) -> Block:
+    return Block(Kind(kind), _text(text), _count(page), tuple(_text(heading) for heading in section))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} in place of text")
+    value.encode()  # raises for half a character
+    return value
+
+
+def _count(value: object, most: int = 1 << 31) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError("a number of pages that there can not be")
+    return value
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, int | float) else _text(value)
+
+
+# -- the child: the warden -------------------------------------------------------------------------------------------
+
+
+def main(folder: str, limits: IngestSettings) -> int:
+    """Be the warden of a reader, and return how it ended; in the reader this does not return."""
+    walls = _leave_namespaces()
+    ours, theirs = os.pipe()
+    reader = os.fork()
+    if reader == 0:
+        os.close(ours)  # the other end stays open as long as we live
+        _be_reader(limits, walls)
+    os.close(theirs)
+    _replace(1, os.O_WRONLY)  # the answers are the reader's: their end is to be seen
+    _wait_for_end(0, ours)
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(reader, signal.SIGKILL)
+        except ProcessLookupError:  # it had not yet made its group
+            continue
+    _, status, usage = os.wait4(reader, 0)
+    shutil.rmtree(folder, ignore_errors=True)
+    if os.WIFSIGNALED(status) and usage.ru_maxrss * 1024 > limits.parse_memory_bytes // 2:
+        return _OUT_OF_MEMORY  # libraries in C crash where Python would say that there is no more
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _wait_for_end(*pipes: int) -> None:
+    """Wait until a pipe has no writer any more; the death signal of a parent would follow one thread of it."""
+    poll = select.poll()
+    for pipe in pipes:
+        poll.register(pipe, 0)
+    poll.poll()
+
+
+def _replace(descriptor: int, flags: int) -> None:
+    nowhere = os.open(os.devnull, flags)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+# -- the child: the reader -------------------------------------------------------------------------------------------
+
+
+def _be_reader(limits: IngestSettings, walls: list[str]) -> NoReturn:
+    """Answer requests until there are no more."""
+    status = 1
+    try:
+        os.setpgid(0, 0)
+        requests, answers = os.dup(0), os.dup(1)
+        _replace(0, os.O_RDONLY)
+        os.dup2(2, 1)  # what a library prints is no answer
+        _build_walls(limits, walls)
+        from ingest.parse import parse  # noqa: F401 -- before the first request, and within the limits
+
+        _write_frame(answers, {"walls": walls})
+        while (request := _read_frame(requests)) is not None:
+            _limit_cpu(limits)
+            _write_frame(answers, {"id": request["id"], **_answer(request, limits)}, limits)
+            _end_strays()
+        status = 0
+    except MemoryError:
+        status = _OUT_OF_MEMORY
+    except BaseException:  # noqa: BLE001 -- the outermost edge of the process: it goes to the log of our parent
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def _answer(request: Mapping[str, str], limits: IngestSettings) -> dict[str, Any]:
+    from ingest.parse import parse
+
+    path = Path(request["path"])
+    if not os.access(path, os.R_OK):
+        return {"unreadable": True}
+    try:
+        document = parse(path, request["name"], limits)
+    except DocumentRejected as error:
+        return {"refused": error.code, "message": error.message, "facts": _told(error.facts)}
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- told to our parent, whose fault it may be and who logs it
+        traceback.print_exc()
+        return {"fault": f"{type(error).__name__}: {error}"[:500]}
+    return {
+        "media_type": document.media_type,
+        "title": document.title,
+        "pages": document.pages,
+        "metadata": dict(document.metadata),
+        "blocks": [(e.kind.value, e.text, e.page, e.section) for e in document.elements],
+    }
+
+
+def _told(facts: Mapping[str, object]) -> dict[str, Any]:
+    return {name: fact if isinstance(fact, int) else str(fact) for name, fact in facts.items()}
+
+
+def _write_frame(pipe: int, answer: dict[str, Any], limits: IngestSettings | None = None) -> None:
+    data = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
+    if limits and len(data) > limits.parse_output_bytes:
+        error = _too_long(limits)
+        data = json.dumps({"id": answer["id"], "refused": error.code, "message": error.message, "facts": {}}).encode()
+    with os.fdopen(pipe, "wb", closefd=False) as stream:
+        stream.write(len(data).to_bytes(_HEAD, "big"))
+        stream.write(data)
+
+
+def _read_frame(pipe: int) -> dict[str, str] | None:
+    with os.fdopen(pipe, "rb", buffering=0, closefd=False) as stream:
+        head = stream.read(_HEAD)
+        if not head:
+            return None
+        size, data = int.from_bytes(head, "big"), b""
+        while len(data) < size and (block := stream.read(size - len(data))):
+            data += block
+    request: dict[str, str] = json.loads(data)
+    return request
+
+
+# -- the child: the walls --------------------------------------------------------------------------------------------
+
+_NEW_USER, _NEW_PID, _NEW_NET = 0x10000000, 0x20000000, 0x40000000
+_SET_DEATH_SIGNAL, _DROP_BOUNDING, _NO_NEW_PRIVILEGES, _SET_SECCOMP, _SECCOMP_FILTER = 1, 24, 38, 22, 2
+_NETWORK_EVENTS = frozenset(
+    f"socket.{name}"
+    for name in "connect bind sendto sendmsg getaddrinfo gethostbyname gethostbyaddr getnameinfo".split()
+)
+#: By machine: its number in the audit rules of the kernel, the call that makes sockets, and the calls that no parser
+#: needs and that reach other processes or large parts of the kernel: ptrace, process_vm_readv, process_vm_writev,
+#: setns, unshare, mount, bpf, add_key, request_key, keyctl, userfaultfd, perf_event_open, io_uring_setup.
+_CALLS = {
+    "x86_64": (0xC000003E, 41, (101, 310, 311, 308, 272, 165, 321, 248, 249, 250, 323, 298, 425)),
+    "aarch64": (0xC00000B7, 198, (117, 270, 271, 268, 97, 40, 280, 217, 218, 219, 282, 241, 425)),
+}
+_AF_UNIX = 1
+
+
+def _libc() -> Any:
+    libc = ctypes.CDLL(None)
+    libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    return libc
+
+
+def _leave_namespaces() -> list[str]:
+    """Leave the network, and the sight of other processes, behind; say what stands, which some systems forbid."""
+    if _libc().unshare(_NEW_USER | _NEW_PID | _NEW_NET) != 0:
+        return []
+    return ["namespaces"]
+
+
+def _build_walls(limits: IngestSettings, walls: list[str]) -> None:
+    """Shut this process in, and add to ``walls`` what stands."""
+    libc = _libc()
+    libc.prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL), 0, 0, 0)
+    os.nice(NICE)
+    # The first process of a namespace is not ended by signals that it does not handle: this one is to end it.
+    libc.signal(int(signal.SIGXCPU), ctypes.cast(libc._exit, ctypes.c_void_p))  # noqa: SLF001
+    _set_limits(limits)
+    _drop_capabilities(libc)
+    libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    if _filter_calls(libc):
+        walls.append("system calls")
+    sys.addaudithook(_forbid_network)
+    walls.append("audit hook")
+
+
+def _set_limits(limits: IngestSettings) -> None:
+    for kind, most in (
+        (resource.RLIMIT_AS, limits.parse_memory_bytes),
+        (resource.RLIMIT_NOFILE, limits.parse_open_files),
+        (resource.RLIMIT_FSIZE, limits.parse_write_bytes),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)  # noqa: PLW2901
+        resource.setrlimit(kind, (most, most))
+
+
+def _limit_cpu(limits: IngestSettings) -> None:
+    """Give the next document its seconds of processor time: the limit counts from the start of the process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    most = math.ceil(usage.ru_utime + usage.ru_stime + limits.parse_seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+def _end_strays() -> None:
+    """End what the last document has left running, where nothing else can be hit."""
+    if os.getpid() != 1:
+        return
+    try:
+        os.kill(-1, signal.SIGKILL)
+        while os.waitpid(-1, 0):
+            pass
+    except (ProcessLookupError, ChildProcessError):  # there is none, or none any more
+        return
+
+
+def _drop_capabilities(libc: Any) -> None:
+    """Give up every privilege, also for programs that this process starts."""
+    for capability in range(64):
+        libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
+
+
+class _Rule(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_uint16), ("yes", ctypes.c_uint8), ("no", ctypes.c_uint8), ("value", ctypes.c_uint32)]
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_uint16), ("rules", ctypes.POINTER(_Rule))]
+
+
+def _filter_calls(libc: Any) -> bool:
+    """Have the kernel refuse sockets but local ones, and the calls in `_CALLS`; False where that can not be done."""
+    if platform.machine() not in _CALLS:
+        return False
+    rules = _rules(*_CALLS[platform.machine()])
+    array = (_Rule * len(rules))(*rules)
+    program = _Program(len(rules), ctypes.cast(array, ctypes.POINTER(_Rule)))
+    return bool(libc.prctl(_SET_SECCOMP, _SECCOMP_FILTER, ctypes.addressof(program), 0, 0) == 0)
+
+
+def _rules(machine: int, socket_call: int, forbidden: tuple[int, ...]) -> list[_Rule]:
+    """Return a program for the kernel's filter; jumps are counted in rules from the next one on."""
+    load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
+    kill, refuse, allow = 0x80000000, 0x00050001, 0x7FFF0000
+    number, architecture, first_argument = 0, 4, 16
+    return [
+        _Rule(load, 0, 0, architecture),
+        _Rule(equal, 1, 0, machine),
+        _Rule(end, 0, 0, kill),
+        _Rule(load, 0, 0, number),
+        _Rule(at_least, 0, 1, 0x40000000),  # the calls of another binary interface
+        _Rule(end, 0, 0, refuse),
+        *(rule for call in forbidden for rule in (_Rule(equal, 0, 1, call), _Rule(end, 0, 0, refuse))),
+        _Rule(equal, 0, 3, socket_call),
+        _Rule(load, 0, 0, first_argument),
+        _Rule(equal, 1, 0, _AF_UNIX),
+        _Rule(end, 0, 0, refuse),
+        _Rule(end, 0, 0, allow),
+    ]
+
+
+def _forbid_network(event: str, args: tuple[Any, ...]) -> None:
+    del args
+    if event in _NETWORK_EVENTS:
+        raise PermissionError(f"{event}: parsing has no network")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], IngestSettings.model_validate_json(sys.argv[2])))
