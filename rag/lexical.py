@@ -20,7 +20,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,17 +126,6 @@ class LexicalIndex(DerivedIndex[LexicalPart, LexicalTail]):
         a = _hits(now.sealed_seqs, sealed, within(now.sealed_seqs, now.sealed_alive, allowed), k)
         b = _hits(now.tail_seqs, tail, within(now.tail_seqs, now.tail_alive, allowed), k)
         return merge(a, b, k)
-
-    def idf(self, terms: Iterable[str]) -> dict[str, float]:
-        """Return the weight of each of these index terms in the collection as it is now."""
-        now = self.current()
-        rows = int(now.sealed_alive.sum()) + int(now.tail_alive.sum())
-        found = {}
-        for term in terms:
-            in_sealed, _ = _postings(now.part, term)
-            in_tail, _ = _tail_postings(now.tail, term, len(now.tail_seqs))
-            found[term] = idf(rows, int(now.sealed_alive[in_sealed].sum()) + int(now.tail_alive[in_tail].sum()))
-        return found
 
     # -- life cycle --------------------------------------------------------------------------------------------------
 

@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from rag.catalog import Catalog, wrong_embedder
 from rag.protocols import Embedder, Hits, Index, Vectors
-from rag.records import Collection, Passage, Plan, Ranking
+from rag.records import Collection, Plan, Ranking
 
 #: A row of the catalog: collection id and sequence number.
 Key = tuple[str, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,9 @@ class Retriever:
             fused = fuse(dense, lexical, self._dense_weight)
             order = sorted(fused, key=lambda key: (-fused[key], key))
         with clock.stage("read"):
-            ids = self._ids(plan, order)
+            ids = _by_key(self._catalog.chunk_ids, plan, order)  # without those that were retired since the search
             chosen = [key for key in order if key in ids][: plan.top_k]
-            read = self._read(plan, chosen)
+            read = _by_key(self._catalog.passages, plan, chosen)
         ranked = [
             replace(read[key], score=fused[key], scores=_scores(key, dense=dense, lexical=lexical))
             for key in chosen
@@ -91,26 +93,6 @@ class Retriever:
         ]
         stages = {name: _ids(part, ids) for name, part in (("dense", dense), ("lexical", lexical), ("fused", fused))}
         return Ranking(tuple(ranked), stages, clock.seconds)
-
-    def _ids(self, plan: Plan, keys: Sequence[Key]) -> dict[Key, str]:
-        """Return the chunk ids of all candidates; one that was retired since the search is not among them."""
-        return {
-            (collection.id, seq): chunk_id
-            for collection in plan.collections
-            for seq, chunk_id in self._catalog.chunk_ids(
-                collection.id, [seq for owner, seq in keys if owner == collection.id]
-            ).items()
-        }
-
-    def _read(self, plan: Plan, keys: Sequence[Key]) -> dict[Key, Passage]:
-        """Read what the chosen rows say."""
-        return {
-            (collection.id, seq): passage
-            for collection in plan.collections
-            for seq, passage in self._catalog.passages(
-                collection.id, [seq for owner, seq in keys if owner == collection.id]
-            ).items()
-        }
 
 
 class Clock:
@@ -126,6 +108,15 @@ class Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _by_key(look_up: Callable[[str, Sequence[int]], Mapping[int, T]], plan: Plan, keys: Sequence[Key]) -> dict[Key, T]:
+    """Return what ``look_up`` finds for the rows of ``keys``, asked once for each collection of the plan."""
+    return {
+        (collection.id, seq): found
+        for collection in plan.collections
+        for seq, found in look_up(collection.id, [seq for owner, seq in keys if owner == collection.id]).items()
+    }
 
 
 def _keyed(collection: Collection, hits: Hits) -> dict[Key, float]:
