@@ -188,24 +188,7 @@ class VersionReply(_Reply):
         error = None
         if version.error is not None:
             error = Problem(code=version.error_code or "error", message=version.error)
-        return cls(
-            id=version.id,
-            number=version.number,
-            state=version.state,
-            stage=version.stage,
-            progress=version.progress,
-            error=error,
-            attempts=version.attempts,
-            created_at=version.created_at,
-            sha256=version.sha256,
-            size=version.size,
-            media_type=version.media_type,
-            title=version.title,
-            pages=version.pages,
-            elements=version.elements,
-            passages=version.passages,
-            metadata=dict(version.metadata),
-        )
+        return cls.model_validate({**asdict(version), "error": error})
 
 
 class DocumentReply(_Reply):
