@@ -1,6 +1,7 @@
 # make demo   a first cited answer, from nothing; see README.md
 # make test   every check that a change has to pass; make lint and make test-llm are parts of it
 # make bench DATA=folder  the numbers in README.md, on data sets in BEIR layout
+# make bench-ingest DATA=folder COUNT=20000  the same for ingest, on folder/documents and COUNT generated files
 # make format, make clean
 
 VENV := .venv
@@ -9,7 +10,7 @@ CITEWELL := $(VENV)/bin/citewell
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint .constraints.txt
 PINS := pyproject.toml .constraints.txt
 
-.PHONY: demo test test-llm lint format bench clean
+.PHONY: demo test test-llm lint format bench bench-ingest clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo-installed
@@ -36,6 +37,11 @@ format: $(VENV)/.test-installed
 
 bench: $(VENV)/.test-installed
 	$(PYTHON) -m eval.bench $(if $(DATA),--data $(DATA))
+
+# Without DATA, the documents that lie beside this folder are taken if they are there.
+bench-ingest: DOCUMENTS = $(if $(DATA),$(DATA)/documents,$(wildcard ../shared/data/documents))
+bench-ingest: $(VENV)/.test-installed
+	$(PYTHON) -m eval.bench_ingest $(if $(DOCUMENTS),--documents $(DOCUMENTS)) $(if $(COUNT),--count $(COUNT))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from api.guard import Doorkeeper, Envelope
 from api.problems import on_citewell_error, on_http_error, on_invalid_request
-from api.routes import ask, collections, documents, health, pages, search
+from api.routes import ask, batches, collections, documents, health, pages, search
 from rag.assembly import Citewell
 from rag.errors import CitewellError
 
@@ -57,13 +57,12 @@ def create_app(citewell: Citewell) -> FastAPI:
             "logs": False,
             "operation_spans": False,
         },
-        form_limits={"max_files": settings.server.max_files_per_upload},
     )
     app.state.citewell = citewell
     app.add_exception_handler(CitewellError, on_citewell_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, on_http_error)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, on_invalid_request)  # type: ignore[arg-type]
-    for routes in (health, collections, documents, search, ask, pages):
+    for routes in (health, collections, documents, batches, search, ask, pages):
         app.include_router(routes.router)
     app.add_middleware(Doorkeeper, upload_bytes=FILES_WORTH * settings.ingest.max_file_bytes)
     app.add_middleware(Envelope)  # added last, so that it is outermost

@@ -19,7 +19,20 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from api.commands import ask, collections, demo, doctor, documents, evaluate, ingest, parse, serve
+from api.commands import (
+    ask,
+    batches,
+    collections,
+    demo,
+    doctor,
+    documents,
+    evaluate,
+    ingest,
+    parse,
+    purge,
+    serve,
+    sync,
+)
 from api.commands.options import LOG_FILE, Interrupted, Session, examples
 from api.commands.terminal import clean, note
 from rag.errors import CitewellError, IndexDamaged, Unavailable
@@ -43,6 +56,7 @@ def _group(help_text: str) -> typer.Typer:
 app = _group("Answers questions over your own documents; every sentence carries a citation checked against the source.")
 _documents = _group("List, show and delete the documents of a collection.")
 _collections = _group("List, create and delete collections.")
+_batches = _group("Follow and report on files that came together.")
 _eval = _group("Measure how good Citewell is.")
 
 
@@ -63,8 +77,12 @@ def citewell(
 
 app.command("ingest", epilog=examples(
     "citewell ingest handbook/ report.pdf --collection handbook",
-    "citewell ingest 2026/ -c policies --metadata '{\"year\": 2026}'",
+    "citewell ingest 2026/ -c policies --metadata '{\"year\": 2026}' --report outcome.csv",
 ))(ingest.ingest)  # fmt: skip
+app.command("sync", epilog=examples(
+    "citewell sync handbook/ --collection handbook --delete",
+    "citewell sync handbook/ -c handbook --delete --watch",
+))(sync.sync)  # fmt: skip
 app.command("ask", epilog=examples(
     'citewell ask "What is the hotel limit?" --collection policies',
     'citewell ask "What is the hotel limit?" -c policies -c handbook --filter year=2026 --json',
@@ -89,6 +107,22 @@ _documents.command("retry", epilog=examples(
 _documents.command("delete", epilog=examples(
     "citewell documents delete travel-policy.pdf --collection policies",
 ))(documents.delete_document)  # fmt: skip
+
+app.command("purge", epilog=examples(
+    "citewell purge --collection policies",
+    "citewell purge travel-policy.pdf -c policies --yes",
+))(purge.purge)  # fmt: skip
+
+app.add_typer(_batches, name="batches")
+_batches.command("list", epilog=examples("citewell batches list --collection policies"))(batches.list_batches)
+_batches.command("show", epilog=examples("citewell batches show 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d"))(batches.show_batch)
+_batches.command("watch", epilog=examples(
+    "citewell batches watch 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d",
+))(batches.watch_batch)  # fmt: skip
+_batches.command("report", epilog=examples(
+    "citewell batches report 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d --output outcome.csv",
+    "citewell batches report 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d --format json",
+))(batches.report_batch)  # fmt: skip
 
 app.add_typer(_collections, name="collections")
 _collections.command("list", epilog=examples("citewell collections list"))(collections.list_collections)

@@ -28,7 +28,10 @@ log = structlog.get_logger(__name__)
 
 JSON_BYTES = 1 << 20
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-UPLOAD = re.compile(r"/v1/collections/[^/]+/documents")
+UPLOADS = {
+    "POST": re.compile(r"/v1/collections/[^/]+/documents"),
+    "PUT": re.compile(r"/v1/collections/[^/]+/documents/.*", re.DOTALL),
+}
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -116,37 +119,29 @@ class Doorkeeper:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        is_upload = scope["method"] == "POST" and UPLOAD.fullmatch(scope["path"]) is not None
-        is_form = is_upload and headers.get("content-type", "").lower().startswith("multipart/form-data")
-        limit = self._upload_bytes if is_upload else JSON_BYTES
+        uploads = UPLOADS.get(scope["method"])
+        limit = self._upload_bytes if uploads and uploads.fullmatch(scope["path"]) else JSON_BYTES
         refused = _refused(scope, headers) or _too_large(headers.get("content-length", ""), limit)
         if refused is not None:
             status, body = refused
             await refusal(status, body, {"Connection": "close"})(scope, receive, send)
             return
-        await self._app(scope, _Watched(receive, limit, is_form), send)
+        await self._app(scope, _Watched(receive, limit), send)
 
 
 @dataclass(slots=True)
 class _Watched:
-    """Receives on, but no more than ``limit`` bytes, and no form that lacks its end: its last file would be lost."""
+    """Receives on, but no more than ``limit`` bytes."""
 
     receive: Receive
     limit: int
-    is_form: bool
     size: int = 0
-    tail: bytes = b""
 
     async def __call__(self) -> Message:
         message = await self.receive()
-        body: bytes = message.get("body", b"")
-        self.size += len(body)
-        self.tail = (self.tail + body)[-16:]
+        self.size += len(message.get("body", b""))
         if self.size > self.limit:
             raise HTTPException(413, _over(self.limit), {"Connection": "close"})
-        is_last = message["type"] == "http.request" and not message.get("more_body", False)
-        if self.is_form and is_last and not self.tail.rstrip().endswith(b"--"):
-            raise HTTPException(400, "The form breaks off before its end; send it again")
         return message
 
 

@@ -14,8 +14,21 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
-from rag.catalog import Accepted
-from rag.records import Answer, Citation, Claim, Collection, Document, Kind, Passage, Ranking, Stage, State, Version
+from rag.catalog import Accepted, Purged
+from rag.records import (
+    Answer,
+    Citation,
+    Claim,
+    Collection,
+    Copy,
+    Document,
+    Kind,
+    Passage,
+    Ranking,
+    Stage,
+    State,
+    Version,
+)
 
 #: Whole numbers beyond this are not kept exactly by every JSON reader.
 MOST_EXACT = 2**53
@@ -44,7 +57,7 @@ def _check_scalar(value: object) -> object:
 
 Text = Annotated[str, AfterValidator(check_text)]
 Scalar = Annotated[str | int | float | bool, BeforeValidator(_check_scalar)]
-Metadata = dict[Text, Scalar]
+Filters = dict[Text, Scalar]
 
 
 class _Request(BaseModel):
@@ -160,6 +173,7 @@ class UploadedFile(_Reply):
 class UploadReply(_Reply):
     """One entry for each file, in the order of the upload."""
 
+    batch: str = Field(description="Id of the batch that the files belong to; watch it at `/v1/batches/{id}`.")
     documents: list[UploadedFile]
 
 
@@ -173,10 +187,15 @@ class VersionReply(_Reply):
     progress: float = Field(description="From 0 to 1 over all steps.", examples=[1.0])
     error: Problem | None = Field(None, description="Why it could not be read.")
     attempts: int = Field(description="How often it was tried.", examples=[1])
+    deaths: int = Field(description="How many workers died over it since it last got a stage further.", examples=[0])
+    not_before: datetime | None = Field(None, description="When it is tried again, if it waits for another try.")
     created_at: datetime
+    ended_at: datetime | None = Field(None, description="When it became ready, failed or was replaced.")
+    batch_id: str | None = Field(None, description="The batch that it came with.")
     sha256: str = Field(description="Digest of the original.")
     size: int = Field(description="Bytes of the original.", examples=[13395])
     media_type: str | None = Field(None, examples=["application/pdf"])
+    language: str | None = Field(None, description="ISO 639-1 code of most of its text.", examples=["en"])
     title: str | None = Field(None, examples=["Leave policy"])
     pages: int | None = Field(None, examples=[4])
     elements: int = Field(description="Headings, paragraphs, list items, tables ... found in it.", examples=[37])
@@ -207,6 +226,7 @@ class DocumentReply(_Reply):
     error: Problem | None = None
     newest: VersionReply
     live_version: str | None = Field(None, description="Id of the version that is searched now, if there is one.")
+    parent_id: str | None = Field(None, description="The archive or message that it was taken out of.")
 
     @classmethod
     def of(cls, document: Document, collection: str) -> Self:
@@ -222,6 +242,7 @@ class DocumentReply(_Reply):
             error=newest.error,
             newest=newest,
             live_version=document.live_version_id,
+            parent_id=document.parent_id,
         )
 
 
@@ -238,16 +259,46 @@ class DocumentPage(_Reply):
     next: str | None = Field(None, description="Give it as `after` to get the next page; null on the last one.")
 
 
+class PurgeRequest(_Request):
+    """What to remove for good."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"documents": ["travel-policy.pdf"]}]})
+
+    documents: list[Text] | None = Field(
+        None,
+        min_length=1,
+        max_length=10_000,
+        description="Names or ids of documents, which are deleted first; null: all that was deleted or replaced.",
+    )
+
+
+class PurgeReply(_Reply):
+    """What was removed for good."""
+
+    documents: int = Field(examples=[1])
+    versions: int = Field(examples=[2])
+    passages: int = Field(examples=[24])
+    texts: int = Field(description="Texts of passages that no other document has.", examples=[24])
+    vectors: int = Field(examples=[24])
+    parses: int = Field(description="Parsed texts that no other document has.", examples=[2])
+    files: int = Field(description="Originals that no other document has.", examples=[2])
+    bytes: int = Field(description="Their size.", examples=[26790])
+
+    @classmethod
+    def of(cls, purged: Purged) -> Self:
+        return cls.model_validate(asdict(purged))
+
+
 # -- search and ask ------------------------------------------------------------------------------------------------
 
 
 class _Query(_Request):
     collections: list[Text] = Field(min_length=1, max_length=100, description="Names of the collections to look in.")
-    filters: Metadata = Field(
+    filters: Filters = Field(
         default_factory=dict,
         max_length=50,
-        description="Only documents whose metadata have all these values. `document` and `document_id` are the "
-        "document's name and id.",
+        description="Only documents whose metadata have all these values, or lists that hold them. `document` and "
+        "`document_id` are the document's name and id.",
     )
     top_k: StrictInt | None = Field(None, ge=1, le=1000, description="How many passages; by default the setting.")
 
@@ -282,6 +333,21 @@ class AskRequest(_Query):
     stream: StrictBool = Field(False, description="Send server-sent events instead of one JSON object.")
 
 
+class CopyReply(_Reply):
+    """Another place that says the same."""
+
+    chunk_id: str
+    document_id: str
+    document: str = Field(examples=["archive/travel-policy-copy.pdf"])
+    version: int = Field(examples=[1])
+    page: int | None = Field(None, examples=[2])
+    exact: bool = Field(description="In the same words, headings included.")
+
+    @classmethod
+    def of(cls, copy: Copy) -> Self:
+        return cls.model_validate(asdict(copy))
+
+
 class PassageReply(_Reply):
     """A passage, where it stands, and what each stage thought of it (higher is better)."""
 
@@ -300,6 +366,7 @@ class PassageReply(_Reply):
     text: str
     score: float = Field(description="The score of the last stage, by which passages are ordered.", examples=[0.93])
     scores: dict[str, float] = Field(description="Score of each stage that found it.")
+    also_in: list[CopyReply] = Field(description="Other documents that say the same.", default_factory=list)
 
     @classmethod
     def of(cls, passage: Passage, collection: str) -> Self:
@@ -335,10 +402,12 @@ class CitationReply(_Reply):
     source_end: int = Field(examples=[1262])
     quote: str = Field(description="The words of the document, unchanged.")
     score: float = Field(description="How much of the sentence the quote supports, from 0 to 1.", examples=[1.0])
+    also_in: list[CopyReply] = Field(description="Other documents that say the same.", default_factory=list)
 
     @classmethod
-    def of(cls, citation: Citation) -> Self:
-        return cls.model_validate(asdict(citation))
+    def of(cls, citation: Citation, copies: tuple[Copy, ...]) -> Self:
+        """Make the reply; ``copies`` say the same as the passage that is cited."""
+        return cls.model_validate({**asdict(citation), "also_in": [CopyReply.of(copy) for copy in copies]})
 
 
 class ClaimReply(_Reply):
@@ -378,13 +447,14 @@ class AnswerReply(_Reply):
         claims: list[ClaimReply] = []
         for claim in answer.claims:
             claims.append(ClaimReply.of(claim, sum(len(earlier.citations) for earlier in claims)))
+        copies = {passage.chunk_id: passage.also_in for passage in answer.passages}
         return cls(
             id=answer.id,
             question=answer.question,
             text=answer.text,
             abstained=answer.abstained,
             claims=claims,
-            citations=[CitationReply.of(citation) for citation in answer.citations],
+            citations=[CitationReply.of(c, copies.get(c.chunk_id, ())) for c in answer.citations],
             passages=_passages(answer.passages, names),
             generator=answer.generator,
             notice=answer.notice,

@@ -1,8 +1,8 @@
-"""The benchmarks behind the figures of README.md: ``make bench DATA=folder``, where folder holds BEIR-style folders.
+"""The benchmarks of retrieval behind README.md: ``make bench DATA=folder``, where folder holds BEIR-style folders.
 
 Prints tables with hardware, commit and spread, and appends them to ``eval/LOG.md`` when that file is there. Parts are
-compared side by side in one run. Without a data folder it measures ingest and latency on what the repository carries.
-Knows the product by its command line and by `rag`; says nothing of answers.
+compared side by side in one run. Knows the product by `rag`; says nothing of answers, nor of ingest
+(`eval.bench_ingest`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,7 @@ import argparse
 import asyncio
 import gzip
 import itertools
-import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -27,35 +22,32 @@ from typing import Any
 
 from eval.folders import Question, load_corpus, read_questions
 from eval.ranking import DEPTH, Run, rank, score
+from eval.tables import Table, commit, hardware, report
 from rag.assembly import Citewell, open_citewell
 from rag.records import Collection
 from rag.settings import Settings, load_settings
 
-ROOT = Path(__file__).parent.parent
-SAMPLES = ROOT / "ingest" / "samples"
 SETS = ("squad", "nq_qed", "clapnq", "hotpotqa", "tatqa")
 #: The constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009).
 RRF = 60
-Table = list[list[str]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with squad/, nq_qed/ ... in BEIR layout, and documents/")
-    parser.add_argument("--only", choices=["retrieval", "latency", "ingest"], help="one benchmark alone")
+    parser.add_argument("--data", type=Path, required=True, help="folder with squad/, nq_qed/ ... in BEIR layout")
+    parser.add_argument("--only", choices=["retrieval", "latency"], help="one benchmark alone")
     parser.add_argument("--repeats", type=int, default=3, help="how often speed is measured")
     options = parser.parse_args()
-    sets = [options.data / name for name in SETS if options.data and (options.data / name).is_dir()]
+    sets = [options.data / name for name in SETS if (options.data / name).is_dir()]
+    if not sets:
+        parser.error(f"{options.data} has none of {', '.join(SETS)}.")
     settings = load_settings()
-    chosen = [options.only] if options.only else ["retrieval", "latency", "ingest"]
+    chosen = [options.only] if options.only else ["retrieval", "latency"]
     report(f"Benchmark of {datetime.now(UTC):%Y-%m-%d}, commit {commit()}, {hardware()}")
-    if "retrieval" in chosen and sets:
+    if "retrieval" in chosen:
         report("nDCG@10 by part, on the same indexes in one run", retrieval(settings, sets))
-    if "latency" in chosen and sets:
+    if "latency" in chosen:
         report("Milliseconds of one question after another, 10,000 passages", latency(settings, sets, options.repeats))
-    if "ingest" in chosen:
-        folders = [SAMPLES, *([options.data / "documents"] if options.data else [])]
-        report("Ingest through `citewell ingest`", ingest(folders, options.repeats))
 
 
 # -- what is measured ------------------------------------------------------------------------------------------------
@@ -153,72 +145,8 @@ def pool(folders: Iterable[Path], target: Path, passages: int) -> Path:
     return target
 
 
-def ingest(folders: Sequence[Path], repeats: int) -> Table:
-    """Return rates and shares of ingesting whole folders into an empty data folder, by the command line."""
-    shown = ("parse", "chunk", "embed", "commit")
-    rows = [["folder", "files", "ready", "passages", "seconds", "spread", "files/s", "passages/s", *shown]]
-    for folder in folders:
-        runs = [ingest_once(folder) for _ in range(repeats)]
-        middle = sorted(runs, key=lambda run: float(run["seconds"]))[len(runs) // 2]
-        stages, files = middle["stages"], len(middle["files"])
-        busy, ready = sum(stages.values()), sum(file["state"] == "ready" for file in middle["files"])
-        spread = f"{min(r['seconds'] for r in runs):.1f}-{max(r['seconds'] for r in runs):.1f}"
-        rates = [f"{files / middle['seconds']:.1f}", f"{middle['passages'] / middle['seconds']:.1f}"]
-        shares = [f"{100 * stages.get(stage, 0) / busy:.0f} %" for stage in shown]
-        figures = [folder.name, str(files), str(ready), f"{middle['passages']:,}", f"{middle['seconds']:.1f}", spread]
-        rows.append([*figures, *rates, *shares])
-    return rows
-
-
-def ingest_once(folder: Path) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as data:
-        command = [sys.executable, "-m", "api.cli", "ingest", str(folder), "--collection", "bench", "--json"]
-        done = subprocess.run([*command, "--data", data], capture_output=True, text=True, check=False)
-    if done.returncode not in {0, 1}:
-        raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-# -- how it is told --------------------------------------------------------------------------------------------------
-
-
 def eval_settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"data": settings.cache / "eval"})
-
-
-def hardware() -> str:
-    """Return processor, cores and memory in a few words."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].partition(":")[2].strip() if lines else model
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def report(title: str, table: Table | None = None) -> None:
-    """Print a title and its table, and append both to the log."""
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))] if table else []
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in table or []
-    ]
-    if table:
-        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    text = "\n".join([f"{'###' if table else '##'} {title}", "", *lines, ""])
-    print(text, flush=True)
-    log = ROOT / "eval" / "LOG.md"
-    if log.is_file():
-        with log.open("a", encoding="utf-8") as out:
-            out.write("\n" + text)
 
 
 if __name__ == "__main__":

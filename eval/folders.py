@@ -57,12 +57,13 @@ def load_corpus(citewell: Citewell, folder: Path, progress: Progress | None = No
     """
     catalog, embedder = citewell.store.catalog, citewell.embedder
     file = _file(folder, "corpus")
-    with file.open("rb") as stream:
+    with file.open("rb") as stream, citewell.store.originals.arriving():
         original = citewell.store.originals.store(blocks_of(stream), file.stat().st_size)
-    collection = catalog.ensure_collection(f"eval-{original.sha256[:12]}")
-    version, _ = catalog.accept(collection.id, "corpus", original.sha256, original.size)
+        collection = catalog.ensure_collection(f"eval-{original.sha256[:12]}")
+        upload = catalog.open_batch(collection.id)
+        version, _ = catalog.accept(collection.id, "corpus", original.sha256, original.size, batch=upload)
     owner = f"eval-{secrets.token_hex(4)}"
-    if catalog.claim(owner, LEASE, [version.id]) is None:
+    if catalog.claim(owner, LEASE, batch=upload) is None:
         if catalog.version(version.id).state is not State.READY:
             raise Conflict("Another evaluation is loading this corpus; wait until it is done, or a minute if it died.")
         return catalog.collection(collection.name)
@@ -76,7 +77,7 @@ def load_corpus(citewell: Citewell, folder: Path, progress: Progress | None = No
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
         vectors[batch] = embedder.encode([chunks[i].indexed_text for i in batch]).vectors
-        catalog.heartbeat(version.id, owner, LEASE, Stage.EMBED, start / len(order))
+        catalog.heartbeat(owner, LEASE, {version.id: (Stage.EMBED, start / len(order))})
         if progress:
             progress(min(start + BATCH, len(order)), len(order))
     catalog.commit(version.id, owner, parsed, chunks, vectors, embedder.fingerprint)

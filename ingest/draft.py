@@ -6,14 +6,16 @@ up while it is read and not after. Knows no file format.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 from rag.errors import DocumentTooLarge
-from rag.records import Block, Kind
+from rag.records import Block, Kind, Member
 from rag.settings import IngestSettings
 
 # C0 and C1 controls but newline and tab, soft hyphen, bidirectional controls, byte order marks, lone surrogates and
@@ -67,14 +69,35 @@ def table_text(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(line for line in lines if line)
 
 
+def _told_to_nobody(*_: object) -> None:
+    """What is said of a document that nobody watches."""
+
+
 class Draft:
     """Collects blocks in reading order. ``title``, ``pages`` and ``metadata`` are set by the reader as it finds them.
 
+    ``depth`` says how many documents this one is inside of (an attachment of a message in an archive: 2). The files
+    inside it are written into the folder ``spool``, by number from 0, or only listed if there is none. ``tell`` is
+    called with the share done, and ``take_time`` once before work that takes seconds for each page (OCR).
     Raises `DocumentTooLarge` from whichever call passes a limit.
     """
 
-    def __init__(self, limits: IngestSettings) -> None:
+    def __init__(
+        self,
+        limits: IngestSettings,
+        *,
+        depth: int = 0,
+        spool: Path | None = None,
+        tell: Callable[[float], None] = _told_to_nobody,
+        take_time: Callable[[], None] = _told_to_nobody,
+    ) -> None:
         self.limits = limits
+        self.depth = depth
+        self.tell = tell
+        self.take_time = take_time
+        self.members: list[Member] = []
+        self._spool = spool
+        self._member_bytes = 0
         self.blocks: list[Block] = []
         self.title: str | None = None
         self.metadata: dict[str, Any] = {}
@@ -129,6 +152,38 @@ class Draft:
     def start_section(self, *names: str) -> None:
         """Put what follows under ``names`` that are no text of the document themselves, such as a sheet's name."""
         self._headings = [(level, text) for level, name in enumerate(names) if (text := one_line(name))]
+
+    def member(self, name: str, blocks: Iterable[bytes]) -> None:
+        """Take out a file inside this document: ``name`` is its clean relative path, ``blocks`` are its bytes."""
+        hasher, size = hashlib.sha256(), 0
+        target = self._spool / str(len(self.members)) if self._spool else Path("/dev/null")
+        with target.open("wb") as file:
+            for block in blocks:
+                size += len(block)
+                self._count_member_bytes(len(block))
+                hasher.update(block)
+                file.write(block)
+        self._add_member(Member(name, hasher.hexdigest(), size))
+
+    def refuse_member(self, name: str, reason: str) -> None:
+        """Note a file inside this document that can not be taken out, and why, in one sentence."""
+        self._add_member(Member(name, "", 0, reason))
+
+    def _add_member(self, member: Member) -> None:
+        if len(self.members) >= self.limits.archive_members:
+            raise DocumentTooLarge(
+                f"The document holds more than {self.limits.archive_members:,} files, which is the limit: "
+                "split it, or raise ingest.archive_members."
+            )
+        self.members.append(member)
+
+    def _count_member_bytes(self, size: int) -> None:
+        self._member_bytes += size
+        if self._member_bytes > self.limits.archive_bytes:
+            raise DocumentTooLarge(
+                f"The files inside the document unpack to more than {self.limits.archive_bytes:,} bytes, which is the "
+                "limit: split it, or raise ingest.archive_bytes."
+            )
 
     def note(self, **facts: object) -> None:
         """Keep the ``facts`` that say something as metadata: plain JSON values, dates in ISO form."""

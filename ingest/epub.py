@@ -18,6 +18,7 @@ from ingest.text import parse_xml
 from rag.errors import DamagedDocument, EncryptedDocument
 
 _CONTAINER = "META-INF/container.xml"
+_DC = "{http://purl.org/dc/elements/1.1/}"
 _RIGHTS = "META-INF/rights.xml"
 _PAGES = {"application/xhtml+xml", "text/html"}
 
@@ -45,11 +46,14 @@ def read_epub(path: Path, draft: Draft) -> None:
 
 
 def _note_package(contents: Any, draft: Draft) -> None:
-    draft.title = meaningful_title(contents.findtext(".//{http://purl.org/dc/elements/1.1/}title"))
+    draft.title = meaningful_title(contents.findtext(f".//{_DC}title"))
+    subjects = [subject.text for subject in contents.iterfind(f".//{_DC}subject")]
     draft.note(
-        author=contents.findtext(".//{http://purl.org/dc/elements/1.1/}creator"),
-        created=contents.findtext(".//{http://purl.org/dc/elements/1.1/}date"),
-        subject=contents.findtext(".//{http://purl.org/dc/elements/1.1/}subject"),
+        author=", ".join(filter(None, (creator.text for creator in contents.iterfind(f".//{_DC}creator")))),
+        created=contents.findtext(f".//{_DC}date"),
+        modified=contents.findtext(".//{*}meta[@property='dcterms:modified']"),
+        subject=contents.findtext(f".//{_DC}description") or (subjects[0] if subjects else None),
+        keywords=subjects,
     )
 
 

@@ -5,10 +5,13 @@ Conservative on purpose: a heading that is missed costs a section name, a senten
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
 
 from ingest.draft import Draft, table_text
 from rag.records import Kind
@@ -26,6 +29,12 @@ _NUMBERING = re.compile(r"^(?:(?:chapter|section|appendix|part)\s+)?(?:\d+(?:\.\
 _LABEL = 40  # characters of a name in the first of two columns; columns of prose are wider
 _ALIGNED = 3.0  # points between the left edges of the lines of one column
 HYPHEN = "\x02"  # a hyphen that ends a line
+WIDE_GAP = 1.5  # in font sizes: wider than any space of justified text
+_COLUMN_GAP = 1.0  # in font sizes: the least space between columns of prose
+_PROSE = 20  # characters of a typical line of a narrow column of prose; cells of tables are shorter
+_CUT_WORD = re.compile(r"(?<=[^\W\d_])[-\u2010\u00ad]$")
+_ALIKE = 0.2  # sizes that differ by less are one size that was measured twice
+_RIGHT_TO_LEFT = {"R", "AL"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,25 @@ class Line:
         return " ".join(self.cells)
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text without wide gaps that was seen in a picture, measured as a `Line` is."""
+
+    text: str
+    left: float
+    right: float
+    baseline: float
+    size: float
+
+    @property
+    def top(self) -> float:
+        return self.baseline + 0.75 * self.size
+
+    @property
+    def bottom(self) -> float:
+        return self.baseline - 0.25 * self.size
+
+
 @dataclass(slots=True)
 class _Style:
     """What is usual in this document, and therefore what stands out."""
@@ -62,11 +90,17 @@ class _Style:
 Bookmarks = dict[tuple[int, str], int]
 
 
-def compose(pages: Sequence[Sequence[Line]], bookmarks: Bookmarks, draft: Draft) -> None:
+def compose(
+    pages: Sequence[Sequence[Line]],
+    bookmarks: Bookmarks,
+    draft: Draft,
+    forms: Mapping[int, Sequence[str]] | None = None,
+) -> None:
     """Add the blocks of ``pages`` to ``draft``.
 
     ``bookmarks`` maps (page, `squeezed` title) to the level of a heading (from 1); where there are some, only bold and
-    large lines that have one become headings.
+    large lines that have one become headings. ``forms`` are the filled fields of the forms on a page, which follow its
+    text.
     """
     style = _measure(pages)
     bookmarks = _reliable(bookmarks, pages, style)
@@ -78,9 +112,136 @@ def compose(pages: Sequence[Sequence[Line]], bookmarks: Bookmarks, draft: Draft)
                 draft.add(kind, line.text, number)
         body = [line for line, kind in zip(lines, kinds, strict=True) if kind is None]
         _compose_page(body, number, style, bookmarks, draft)
+        draft.add(Kind.TEXT, "\n".join((forms or {}).get(number, ())), number)
         for line, kind in zip(lines, kinds, strict=True):
             if kind is Kind.FOOTER:
                 draft.add(kind, line.text, number)
+
+
+def arranged(pieces: Sequence[Piece]) -> list[Line]:
+    """Return the lines that ``pieces`` of a page make, in reading order: columns of prose one after the other.
+
+    Pieces side by side are cells of one line where they are no columns, such as those of a table.
+    """
+    bands = _bands(_of_like_sizes(pieces))
+    lines: list[Line] = []
+    start = 0
+    while start < len(bands):
+        end, gutter = _columns_end(bands, start)
+        block = [piece for band in bands[start:end] for piece in band]
+        if gutter is None:
+            lines += _rows(block)
+        else:
+            sides = [p for p in block if p.left < gutter], [p for p in block if p.left >= gutter]
+            for side in reversed(sides) if _runs_leftwards(block) else sides:
+                lines += arranged(side)
+        start = end
+    return lines
+
+
+def _of_like_sizes(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return ``pieces`` with sizes that differ by no more than errors of measurement made the same, the commonest."""
+    counts: Counter[float] = Counter()
+    for piece in pieces:
+        counts[_round(piece.size)] += len(piece.text)
+    commonest = [size for size, _ in counts.most_common()]
+    true = {size: next(known for known in commonest if abs(size - known) <= _ALIKE * known) for size in commonest}
+    return [replace(piece, size=true[_round(piece.size)]) for piece in pieces]
+
+
+def _bands(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """Return the pieces from the top down, those together that no blank band across the page keeps apart."""
+    bands: list[list[Piece]] = []
+    floor = -math.inf
+    for piece in sorted(pieces, key=lambda piece: -piece.top):
+        if not bands or piece.top <= floor:
+            bands.append([])
+            floor = piece.bottom
+        bands[-1].append(piece)
+        floor = min(floor, piece.bottom)
+    return bands
+
+
+def _columns_end(bands: Sequence[list[Piece]], start: int) -> tuple[int, float | None]:
+    """Return the end of the bands from ``start`` that columns of prose share, and where the second column begins.
+
+    One band and no place if there are no columns.
+    """
+    spans: list[tuple[float, float]] = []
+    end = start
+    while end < len(bands) and (len(wider := _covered(spans, bands[end])) > 1 or end == start):
+        spans, end = wider, end + 1
+    while end > start + 1 and not _is_beside(bands[end - 1], bands[end - 2]):
+        end -= 1
+    block = [piece for band in bands[start:end] for piece in band]
+    gutters = [left for left, _ in _covered([], block)[1:]]
+    return next(((end, gutter) for gutter in gutters if _are_columns(block, gutter)), (start + 1, None))
+
+
+def _covered(spans: Sequence[tuple[float, float]], pieces: Sequence[Piece]) -> list[tuple[float, float]]:
+    """Return the parts of the page's width that ``spans`` and ``pieces`` cover, where no column's edge is between."""
+    least = _COLUMN_GAP * median(piece.size for piece in pieces)
+    covered: list[tuple[float, float]] = []
+    for left, right in sorted([*spans, *((piece.left, piece.right) for piece in pieces)]):
+        if covered and left - covered[-1][1] < least:
+            covered[-1] = covered[-1][0], max(covered[-1][1], right)
+        else:
+            covered.append((left, right))
+    return covered
+
+
+def _are_columns(pieces: Sequence[Piece], gutter: float) -> bool:
+    """Tell columns of prose from columns of a table: each side has several lines, and most of them are long."""
+    for side in ([p for p in pieces if p.left < gutter], [p for p in pieces if p.left >= gutter]):
+        if len(side) < 3 or median(len(piece.text) for piece in side) < _PROSE:
+            return False
+    return True
+
+
+def _is_beside(band: Sequence[Piece], above: Sequence[Piece]) -> bool:
+    """Tell whether a last band still belongs to columns: what comes after a wide blank does not."""
+    size = max(piece.size for piece in above)
+    return min(piece.bottom for piece in above) - max(piece.top for piece in band) < 2 * size
+
+
+def _rows(pieces: Sequence[Piece]) -> list[Line]:
+    rows: list[list[Piece]] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.baseline):
+        if rows and rows[-1][0].baseline - piece.baseline < 0.45 * max(rows[-1][0].size, piece.size):
+            rows[-1].append(piece)
+        else:
+            rows.append([piece])
+    return [_row(row) for row in rows]
+
+
+def _row(pieces: Sequence[Piece]) -> Line:
+    """Return pieces that stand side by side as one line."""
+    leftwards = _runs_leftwards(pieces)
+    first, *others = sorted(pieces, key=lambda piece: -piece.right if leftwards else piece.left)
+    cells, starts, before = [first.text], [first.left], first
+    for piece in others:
+        gap = before.left - piece.right if leftwards else piece.left - before.right
+        if gap > WIDE_GAP * max(before.size, piece.size):
+            cells.append(piece.text)
+            starts.append(piece.left)
+        else:
+            cells[-1] += f" {piece.text}"
+        before = piece
+    main = max(pieces, key=lambda piece: len(piece.text))
+    return Line(
+        cells=(_CUT_WORD.sub(HYPHEN, cells[0]),) if len(cells) == 1 else tuple(cells),
+        starts=tuple(starts),
+        size=main.size,
+        bold=False,  # not to be told from a picture
+        left=min(piece.left for piece in pieces),
+        right=max(piece.right for piece in pieces),
+        baseline=main.baseline,
+    )
+
+
+def _runs_leftwards(pieces: Sequence[Piece]) -> bool:
+    letters = [char for piece in pieces for char in piece.text if char.isalpha()]
+    return 2 * sum(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in letters) > len(letters)
 
 
 def squeezed(text: str) -> str:

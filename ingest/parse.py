@@ -14,20 +14,26 @@ from typing import Any, cast
 
 from ingest.detect import Format, detect
 from ingest.draft import Draft
+from ingest.language import detect_language
 from rag.errors import DamagedDocument, DocumentRejected, EmptyDocument
 from rag.records import Kind, ParsedDocument
 from rag.settings import IngestSettings
 
+#: Names how files are read: what was parsed under another name is parsed again when it is needed.
+READERS = "2026-11"
 
-def parse(path: Path, name: str, limits: IngestSettings) -> ParsedDocument:
+
+def parse(path: Path, name: str, limits: IngestSettings, draft: Draft | None = None) -> ParsedDocument:
     """Return what the file at ``path`` says: its elements in reading order, title, pages and metadata.
 
     ``name`` is what the user calls it: a hint between kinds of text, never a path. Raises `EmptyDocument`,
     `EncryptedDocument`, `UnsupportedDocument`, `DamagedDocument` or `DocumentTooLarge`, whose message says what to do,
-    and nothing else that comes from the content of the file. Writes nothing, and reaches no network.
+    and nothing else that comes from the content of the file. Writes nothing but the files inside the document, and
+    those only into the folder of a ``draft`` that was given, and reaches no network.
     """
-    content = detect(path, name, limits.max_text_chars)
-    draft, read = Draft(limits), _reader(content.format)
+    content = detect(path, name, limits)
+    draft, read = draft or Draft(limits), _reader(content.format)
+    draft.note(**content.facts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries, about odd files: what matters of it is raised
         try:
@@ -42,19 +48,22 @@ def parse(path: Path, name: str, limits: IngestSettings) -> ParsedDocument:
                 "open it in its own program and save it anew.",
                 cause=f"{type(error).__name__}: {error}"[:500],
             ) from error
-    if not draft.blocks:
+    if not draft.blocks and not draft.members:
         raise EmptyDocument("The document holds no text: there is nothing to index.")
     return _finished(draft, content.format)
 
 
 def _finished(draft: Draft, found: Format) -> ParsedDocument:
     headings = (block.text for block in draft.blocks if block.kind is Kind.TITLE)
+    prose = "\n".join(block.text for block in draft.blocks if block.kind is not Kind.CODE)
     return ParsedDocument.from_blocks(
         draft.blocks,
         media_type=found.value,
         title=draft.title or next(headings, None),
         pages=draft.pages,
         metadata=draft.metadata,
+        language=detect_language(prose),
+        members=tuple(draft.members),
     )
 
 
@@ -68,11 +77,12 @@ def _reader(found: Format) -> Callable[[Any, Draft], None]:
 _READERS: Mapping[Format, str] = {
     Format.HTML: "ingest.partition:read_html",
     Format.MARKDOWN: "ingest.partition:read_markdown",
-    Format.RST: "ingest.text:read_text",
+    Format.RST: "ingest.restructured:read_rst",
     Format.TEXT: "ingest.text:read_text",
     Format.CSV: "ingest.sheets:read_csv",
     Format.TSV: "ingest.sheets:read_tsv",
     Format.JSON: "ingest.text:read_json",
+    Format.JSONL: "ingest.text:read_json_lines",
     Format.XML: "ingest.text:read_xml",
     Format.PDF: "ingest.pdf:read_pdf",
     Format.DOCX: "ingest.partition:read_docx",
@@ -84,7 +94,20 @@ _READERS: Mapping[Format, str] = {
     Format.RTF: "ingest.legacy:read_rtf",
     Format.ODT: "ingest.opendocument:read_odt",
     Format.ODS: "ingest.opendocument:read_ods",
+    Format.ODP: "ingest.opendocument:read_odp",
     Format.EPUB: "ingest.epub:read_epub",
     Format.EMAIL: "ingest.mail:read_eml",
     Format.MSG: "ingest.mail:read_msg",
+    Format.CODE: "ingest.source_code:read_code",
+    Format.NOTEBOOK: "ingest.source_code:read_notebook",
+    Format.PNG: "ingest.image:read_image",
+    Format.JPEG: "ingest.image:read_image",
+    Format.TIFF: "ingest.image:read_image",
+    Format.HEIC: "ingest.image:read_image",
+    Format.WEBP: "ingest.image:read_image",
+    Format.BMP: "ingest.image:read_image",
+    Format.GIF: "ingest.image:read_image",
+    Format.ZIP: "ingest.archive:read_zip",
+    Format.TAR: "ingest.archive:read_tar",
+    Format.COMPRESSED: "ingest.archive:read_compressed",
 }

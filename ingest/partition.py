@@ -16,8 +16,8 @@ from typing import Any
 
 from lxml import etree, html  # type: ignore[import-untyped]
 
-from ingest.draft import Draft, meaningful_title, table_text
-from ingest.properties import note_properties
+from ingest.draft import Draft, meaningful_title, one_line, table_text
+from ingest.properties import note_properties, split_keywords
 from ingest.text import read_text
 from rag.errors import DamagedDocument, EmptyDocument
 from rag.quiet import silence_dependencies
@@ -25,8 +25,9 @@ from rag.records import Kind
 
 _XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_FRONT_FIELD = re.compile(r"^(title|author|date|subject|description)\s*:\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
+_FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?)\n(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_FRONT_FIELD = re.compile(r"^(\w+)[ \t]*[:=][ \t]*(.*(?:\n[ \t]*-[ \t].*)*)$", re.MULTILINE)
+_FRONT_LIST = re.compile(r"\n[ \t]*-[ \t]+")
 _MAX_SPAN = 1000
 _MAX_CELLS = 200_000
 _MAX_BRACKETS = 1000
@@ -130,6 +131,7 @@ def _note_html_head(root: Any, draft: Draft) -> None:
             created=meta.get("article:published_time") or meta.get("date"),
             modified=meta.get("article:modified_time"),
             subject=meta.get("description"),
+            keywords=split_keywords(meta.get("keywords")),
         )
 
 
@@ -144,7 +146,7 @@ def _prepare_html(root: Any) -> None:
     for node in list(root.iter("label")):
         node.tag = "span"
     for node in list(root.iter("img")):
-        alt = " ".join((node.get("alt") or "").split())
+        alt = one_line(node.get("alt") or "")
         node.tag, node.text = "span", f" {alt} " if alt.count(" ") > 1 else None  # words, not "logo" or "icon"
     for table in list(root.iter("table")):
         if _is_layout(table):
@@ -173,10 +175,15 @@ def _open_layout(table: Any) -> None:
 
 def _flatten_table(table: Any) -> None:
     """Rewrite a table as rows of plain cells, with spans spread out, and its caption as a paragraph before it."""
+    titles = _taken_title_rows(table)
     for caption in table.xpath("./caption"):
         caption.drop_tree()
         caption.tag = "p"
         table.addprevious(caption)
+    for title in titles:
+        paragraph = etree.Element("p")
+        paragraph.text = title
+        table.addprevious(paragraph)
     tail = table.tail
     rows = spread_rows(table)
     table.clear()
@@ -185,6 +192,18 @@ def _flatten_table(table: Any) -> None:
         tr = etree.SubElement(table, "tr")
         for cell in row:
             etree.SubElement(tr, "td").text = cell
+
+
+def _taken_title_rows(table: Any) -> list[str]:
+    """Take away the rows above the header in which one cell spans the columns, and return their text."""
+    titles: list[str] = []
+    for row in table.xpath("./tr|./thead/tr|./tbody/tr"):
+        cells = row.xpath("./td|./th")
+        if len(cells) > 1 or any(_span(cell, "colspan") < 2 for cell in cells):
+            break
+        titles.extend(map(_cell_text, cells))
+        row.drop_tree()
+    return titles
 
 
 def spread_rows(table: Any) -> list[list[str]]:
@@ -232,7 +251,7 @@ def _cell_text(cell: Any) -> str:
         if node is not cell:
             node.tail = f" {node.tail or ''}"
             node.text = f" {node.text or ''}"
-    return " ".join("".join(cell.itertext()).split())
+    return one_line("".join(cell.itertext()))  # also without controls, which lxml does not take back
 
 
 def read_markdown(text: str, draft: Draft) -> None:
@@ -241,17 +260,37 @@ def read_markdown(text: str, draft: Draft) -> None:
 
     if front := _FRONT_MATTER.match(text.replace("\r\n", "\n")):
         text = text.replace("\r\n", "\n")[front.end() :]
-        fields = {name.lower(): value.strip("\"'") for name, value in _FRONT_FIELD.findall(front.group(1))}
-        draft.title = meaningful_title(fields.get("title"))
-        draft.note(
-            author=fields.get("author"),
-            created=fields.get("date"),
-            subject=fields.get("subject") or fields.get("description"),
-        )
+        _note_front_matter(front.group(2), draft)
     if any(paragraph.count("[") > _MAX_BRACKETS for paragraph in text.split("\n\n")):
         read_text(text, draft)  # Markdown takes time by the square of the brackets in a paragraph, which is none here
         return
     read_html(MarkdownIt("commonmark", {"maxNesting": 100}).enable(["table", "strikethrough"]).render(text), draft)
+
+
+def _note_front_matter(front: str, draft: Draft) -> None:
+    """Note the fields of front matter (YAML or TOML) that say who, when and about what."""
+    fields = {name.lower(): _front_values(value) for name, value in _FRONT_FIELD.findall(front)}
+
+    def said(*names: str) -> list[str]:
+        return next((fields[name] for name in names if fields.get(name)), [])
+
+    draft.title = meaningful_title(", ".join(said("title")))
+    draft.note(
+        author=", ".join(said("author", "authors")),
+        created=", ".join(said("date", "created")),
+        modified=", ".join(said("updated", "lastmod", "modified")),
+        subject=", ".join(said("subject", "description")),
+        keywords=list(dict.fromkeys([*said("tags"), *said("keywords"), *said("categories")])),
+    )
+
+
+def _front_values(value: str) -> list[str]:
+    """Return the one value of a field, or those of a list in brackets or on lines with dashes."""
+    if value.startswith("[") and value.rstrip().endswith("]"):
+        pieces = value.strip()[1:-1].split(",")
+    else:
+        pieces = _FRONT_LIST.split(value)
+    return [word for piece in pieces if (word := piece.strip().strip("\"'"))]
 
 
 def _add_elements(elements: Iterable[Any], draft: Draft, page: Callable[[Any], int | None]) -> None:
@@ -261,7 +300,7 @@ def _add_elements(elements: Iterable[Any], draft: Draft, page: Callable[[Any], i
             case "Title":
                 draft.heading(level, element.text, number)
             case "Table":
-                draft.add(Kind.TABLE, _table_text(element), number)
+                _add_table(element, draft, number)
             case "CodeSnippet" if len(element.text) > _LONG_PREFORMATTED:  # a whole text file inside <pre>
                 read_text(element.text, draft)
             case category:
@@ -278,11 +317,15 @@ _KINDS = {
 }
 
 
-def _table_text(element: Any) -> str:
+def _add_table(element: Any, draft: Draft, page: int | None) -> None:
     source = element.metadata.text_as_html
     if not source:  # a grid of millions of cells in a few bytes: unstructured gives its text alone
-        return str(element.text)
-    return table_text(spread_rows(html.fragment_fromstring(source)))
+        draft.add(Kind.TABLE, str(element.text), page)
+        return
+    table = html.fragment_fromstring(source)
+    for title in _taken_title_rows(table):
+        draft.add(Kind.TEXT, title, page)
+    draft.add(Kind.TABLE, table_text(spread_rows(table)), page)
 
 
 def read_docx(path: Path, draft: Draft) -> None:
@@ -345,7 +388,7 @@ def read_pptx(path: Path, draft: Draft) -> None:
 
     note_properties(path, draft)
     slides: list[list[Any]] = [[]]
-    for element in partition_pptx(filename=str(path), include_slide_notes=True, languages=[""]):
+    for element in partition_pptx(file=_with_merged_cells_filled(path), include_slide_notes=True, languages=[""]):
         if element.category == "PageBreak":
             slides.append([])
         else:
@@ -355,9 +398,37 @@ def read_pptx(path: Path, draft: Draft) -> None:
         _add_slide(number, found, draft)
     if draft.pages and not draft.blocks:
         raise EmptyDocument(
-            f"The presentation has {draft.pages} slides but no text: its slides are pictures and need OCR, "
-            "which comes later."
+            f"The presentation has {draft.pages} slides but no text: its slides are pictures. "
+            "Save it as PDF and ingest that, so that OCR can read them."
         )
+
+
+def _with_merged_cells_filled(path: Path) -> io.BytesIO:
+    """Return a presentation in which a cell that spans rows says its text in each: unstructured leaves them empty."""
+    import pptx
+
+    data = path.read_bytes()
+    presentation = pptx.Presentation(io.BytesIO(data))
+    tables = [shape.table for slide in presentation.slides for shape in slide.shapes if shape.has_table]
+    if sum(map(_fill_merged_cells, tables)) == 0:
+        return io.BytesIO(data)
+    filled = io.BytesIO()
+    presentation.save(filled)
+    filled.seek(0)
+    return filled
+
+
+def _fill_merged_cells(table: Any) -> int:
+    """Write the text of cells that span rows into each of them; return how many were written to."""
+    rows = [list(row.cells) for row in table.rows]
+    written = 0
+    for number, row in enumerate(rows):
+        for column, cell in enumerate(row):
+            below = rows[number + 1 : number + cell.span_height] if cell.is_merge_origin else []
+            for covered in below:
+                covered[column].text = cell.text
+            written += len(below)
+    return written
 
 
 def _add_slide(number: int, elements: list[Any], draft: Draft) -> None:

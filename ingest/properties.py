@@ -5,6 +5,7 @@ The libraries that read these documents make them up where they are missing: "Wo
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from ingest.text import parse_xml
 _PART = "docProps/core.xml"
 _DC = "{http://purl.org/dc/elements/1.1/}"
 _TERMS = "{http://purl.org/dc/terms/}"
+_CORE = "{http://schemas.openxmlformats.org/package/2006/metadata/core-properties}"
+_BETWEEN_KEYWORDS = re.compile(r"\s*[,;]\s*")
 
 
 def note_properties(path: Path, draft: Draft) -> None:
@@ -28,4 +31,10 @@ def note_properties(path: Path, draft: Draft) -> None:
         created=core.findtext(f"{_TERMS}created"),
         modified=core.findtext(f"{_TERMS}modified"),
         subject=core.findtext(f"{_DC}subject"),
+        keywords=split_keywords(core.findtext(f"{_CORE}keywords")),
     )
+
+
+def split_keywords(text: str | None) -> list[str]:
+    """Return the keywords in a list that people have written with commas or semicolons between them."""
+    return [word for word in _BETWEEN_KEYWORDS.split((text or "").strip()) if word]

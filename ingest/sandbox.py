@@ -13,6 +13,7 @@ The *reader* parses. Knows the calls of Linux that build walls; knows no file fo
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import math
 import os
@@ -31,22 +32,28 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from stat import S_ISREG
+from typing import Any, BinaryIO, NoReturn, Self
 
 import structlog
 
+from ingest.draft import Draft
 from rag.errors import (
     DamagedDocument,
     DocumentRejected,
     DocumentTooLarge,
+    DocumentTooSlow,
     EmptyDocument,
     EncryptedDocument,
+    ParserStopped,
     Unavailable,
     UnsupportedDocument,
 )
-from rag.records import Block, Kind, ParsedDocument
+from rag.originals import Original
+from rag.records import Block, Chunk, Kind, Member, ParsedDocument
 from rag.settings import IngestSettings, bare_environment
 
 log = structlog.get_logger(__name__)
@@ -67,6 +74,10 @@ _REFUSALS: Mapping[str, type[DocumentRejected]] = {
 }
 #: The facts that the parsers tell with a refusal; the child can not make up names of its own.
 _FACTS = frozenset({"cause", "bytes", "pages", "found", "needs"})
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,8})?")
+#: Folders of children, and where in one the files inside a document are put.
+_FOLDER, _SPOOL = "citewell-parse-", "members"
 _MEDIA_TYPE = re.compile(r"[a-z0-9.+-]{1,100}/[a-z0-9.+-]{1,100}")
 #: Exit statuses of the reader; one above 128 is a signal, which the warden adds to that number.
 _OUT_OF_MEMORY, _OUT_OF_TIME = 90, int(signal.SIGXCPU)
@@ -82,6 +93,31 @@ class _Ended(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is asked of one document beside its text, and who is told of it.
+
+    With a ``counter`` (see `rag.tokens`) it is cut into chunks of at most ``window`` tokens as well. ``keep`` stores a
+    file that is inside the document; without it such files are only listed. ``depth`` says how many documents this one
+    is inside of; ``tell`` is called with the share that is done.
+    """
+
+    counter: str | None = None
+    window: int = 0
+    depth: int = 0
+    keep: Callable[[BinaryIO], Original] | None = None
+    tell: Callable[[float], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A document as it was read, its chunks if they were asked for, and how many seconds either took in the child."""
+
+    document: ParsedDocument
+    chunks: tuple[Chunk, ...]
+    seconds: Mapping[str, float]
 
 
 class Sandbox:
@@ -114,7 +150,11 @@ class Sandbox:
             self._drop()
 
     def parse(self, path: Path, name: str) -> ParsedDocument:
-        """Return what the file at ``path`` says, as `ingest.parse.parse` does with the same limits.
+        """Return what the file at ``path`` says, see `read`."""
+        return self.read(path, name, Reading()).document
+
+    def read(self, path: Path, name: str, reading: Reading) -> Read:
+        """Read the file at ``path`` as `ingest.parse.parse` does with the same limits, and as ``reading`` asks.
 
         Raises the same `DocumentRejected` kinds; `DocumentTooLarge` also for one that passes a limit of time, memory
         or output, `DamagedDocument` also for one that ends the child. Raises `Unavailable` if no child can be started,
@@ -123,35 +163,41 @@ class Sandbox:
         """
         with self._turn:
             try:
-                return self._parse(path.absolute(), name)
+                return self._read(path.absolute(), name, reading)
             except DocumentRejected:
                 raise
             except BaseException:  # the child may be in the middle of something: its next answer would be to this
                 self._drop()
                 raise
 
-    def _parse(self, path: Path, name: str) -> ParsedDocument:
+    def _read(self, path: Path, name: str, reading: Reading) -> Read:
         limits, child = self._limits, self._ready()
         self._served += 1
-        deadline = time.monotonic() + limits.parse_seconds
         try:
-            return _document(child.ask(path, name, deadline, limits.parse_output_bytes), limits)
+            answer = child.ask(path, name, reading, limits)
+            return _checked(answer, limits, reading, child.members(answer, reading, limits))
         except TimeoutError as error:
             self._drop()
-            raise _too_slow(limits) from error
+            raise _too_slow(limits, with_ocr=child.slow) from error
         except OverflowError as error:
             self._drop()
             raise _too_long(limits) from error
         except _Ended as end:
             self._drop()
-            raise self._refusal(end.status) from end
+            raise self._refusal(end.status, with_ocr=child.slow) from end
         # No answer that our own code gives: whoever wrote the document has the child.
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IndexError) as error:
             self._drop()
             raise DamagedDocument(
                 "Reading this document made the parser answer nonsense: open it in its own program and save it anew.",
                 cause=f"{type(error).__name__}: {error}"[:500],
             ) from error
+
+    def abort(self) -> None:
+        """End the child in the middle of a document, from another thread; what it was asked for raises."""
+        child = self._child
+        if child is not None:
+            child.process.kill()
 
     def _ready(self) -> _Child:
         """Return a child that waits for a document."""
@@ -167,7 +213,7 @@ class Sandbox:
         if child is not None:
             child.end()
 
-    def _refusal(self, status: int) -> DocumentRejected:
+    def _refusal(self, status: int, *, with_ocr: bool = False) -> DocumentRejected:
         """Say of a document what its ending of the child means."""
         if status == _OUT_OF_MEMORY:
             return DocumentTooLarge(
@@ -175,18 +221,20 @@ class Sandbox:
                 "(ingest.parse_memory_bytes); split it or raise the limit."
             )
         if status in {_OUT_OF_TIME, 128 + signal.SIGXCPU}:
-            return _too_slow(self._limits)
+            return _too_slow(self._limits, with_ocr=with_ocr)
         how = -status if status < 0 else status - 128
         reason = signal.Signals(how).name if how in {*signal.Signals} else f"status {status}"
-        return DamagedDocument(
+        return ParserStopped(
             f"Reading this document crashed the parser ({reason}): open it in its own program and save it anew.",
             cause=reason,
         )
 
 
-def _too_slow(limits: IngestSettings) -> DocumentTooLarge:
-    return DocumentTooLarge(
-        f"Reading this document took longer than {limits.parse_seconds:g} seconds (ingest.parse_seconds); "
+def _too_slow(limits: IngestSettings, *, with_ocr: bool) -> DocumentTooSlow:
+    """Return the refusal of a document that had one limit of time or, with OCR, the other."""
+    seconds, name = (limits.ocr_seconds, "ocr") if with_ocr else (limits.parse_seconds, "parse")
+    return DocumentTooSlow(
+        f"Reading this document took longer than {seconds:g} seconds (ingest.{name}_seconds); "
         "split it or raise the limit."
     )
 
@@ -205,7 +253,7 @@ def _started(limits: IngestSettings) -> _Child:
     """Start a child. Raises `Unavailable` where the system has no room for it."""
     folder = None
     try:
-        folder = tempfile.mkdtemp(prefix="citewell-parse-")
+        folder = tempfile.mkdtemp(prefix=_FOLDER)
         return _Child(limits, folder)
     except OSError as error:
         if folder:
@@ -218,6 +266,7 @@ class _Child:
 
     def __init__(self, limits: IngestSettings, folder: str) -> None:
         self.folder = folder
+        self._mark = _locked(folder)
         root = str(Path(__file__).parent.parent)
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "ingest.sandbox", self.folder, limits.model_dump_json()],
@@ -229,8 +278,10 @@ class _Child:
             env=bare_environment(home=self.folder, python_path=root),
             start_new_session=True,  # Ctrl-C in a terminal is for us, and what the child starts stays in its session
         )
-        self.end = weakref.finalize(self, _end, self.process, self.folder)
+        self.end = weakref.finalize(self, _end, self.process, self.folder, self._mark)
         self._said = bytearray()
+        #: Whether the document in hand was said to need OCR, which has a limit of its own.
+        self.slow = False
         self._answers = selectors.DefaultSelector()
         for stream in self._pipes():
             os.set_blocking(stream, False)
@@ -259,34 +310,70 @@ class _Child:
         if not {"namespaces", "system calls"} & {*walls}:
             log.warning("this system lets no process give up its network; only Python's own calls are stopped")
 
-    def ask(self, path: Path, name: str, deadline: float, most: int) -> dict[str, Any]:
+    def ask(self, path: Path, name: str, reading: Reading, limits: IngestSettings) -> dict[str, Any]:
         """Have a document read and return the answer as it came, unchecked.
 
-        Raises `TimeoutError` after ``deadline``, `OverflowError` for an answer of more than ``most`` bytes and
+        Raises `TimeoutError` for one that takes too long, `OverflowError` for an answer of too many bytes and
         `ValueError` for one that is none.
         """
-        answer = self._exchange(path, name, deadline, most)
+        spool = Path(self.folder, _SPOOL)
+        shutil.rmtree(spool, ignore_errors=True)
+        spool.mkdir()
+        answer = self._exchange(path, name, reading, limits)
         if answer.get("unreadable"):  # it has fewer rights than we have: give it a copy of its own
             copy = Path(self.folder, "document")
             shutil.copyfile(path, copy)
             try:
-                answer = self._exchange(copy, name, deadline, most)
+                answer = self._exchange(copy, name, reading, limits)
             finally:
                 copy.unlink()
         return answer
 
-    def _exchange(self, path: Path, name: str, deadline: float, most: int) -> dict[str, Any]:
+    def _exchange(self, path: Path, name: str, reading: Reading, limits: IngestSettings) -> dict[str, Any]:
         number = secrets.token_hex(8)
-        request = {"id": number, "path": str(path), "name": name[-255:]}  # only the end of a name is a hint
+        request = {
+            "id": number, "path": str(path), "name": name[-255:],  # only the end of a name is a hint
+            "depth": reading.depth, "counter": reading.counter, "window": reading.window,
+        }  # fmt: skip
+        started, self.slow = time.monotonic(), False
+        deadline = started + limits.parse_seconds
         try:
             self._send(json.dumps(request).encode())
-            answer = json.loads(self._receive(deadline, most), parse_constant=_refuse)
+            while True:
+                answer = json.loads(self._receive(deadline, limits.parse_output_bytes), parse_constant=_refuse)
+                if not isinstance(answer, dict) or answer.get("id") != number:
+                    raise ValueError("an answer to no question")
+                if "share" in answer and reading.tell is not None:
+                    reading.tell(min(1.0, max(0.0, float(answer["share"]))))
+                elif "slow" in answer:
+                    self.slow = True
+                    deadline = started + max(limits.parse_seconds, limits.ocr_seconds)
+                elif "share" not in answer:
+                    return answer
         finally:
             if heard := self._heard():
                 log.info("the parser says", pid=self.process.pid, text=heard)
-        if not isinstance(answer, dict) or answer.get("id") != number:
-            raise ValueError("an answer to no question")
-        return answer
+
+    def members(self, answer: dict[str, Any], reading: Reading, limits: IngestSettings) -> tuple[Member, ...]:
+        """Return the files inside a document that was just read, stored if somebody keeps them.
+
+        Only their names and errors are taken from the answer. Raises what ``keep`` raises, and for an answer that our
+        own code does not give what `_checked` does.
+        """
+        found = [_member(*member) for member in answer.get("members", ())]
+        if len(found) > limits.archive_members:
+            raise ValueError("more files than there may be")
+        if reading.keep is None:
+            return tuple(found)
+        kept, size = [], 0
+        for number, member in enumerate(found):
+            if member.error is None:
+                member = _kept(member.name, Path(self.folder, _SPOOL, str(number)), reading.keep)  # noqa: PLW2901
+            kept.append(member)
+            size += member.size
+            if size > limits.archive_bytes:
+                raise ValueError("larger files than there may be")
+        return tuple(kept)
 
     def _send(self, data: bytes) -> None:
         assert self.process.stdin, "it was made with pipes"  # noqa: S101
@@ -339,7 +426,54 @@ class _Child:
             return -signal.SIGKILL  # which `end` makes true
 
 
-def _end(process: subprocess.Popen[bytes], folder: str) -> None:
+def _locked(folder: str) -> int:
+    """Lock a folder for as long as this process lives, so that `sweep_folders` leaves it alone."""
+    mark = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(mark, fcntl.LOCK_EX)
+    return mark
+
+
+def sweep_folders() -> int:
+    """Remove the folders that were left by processes which were killed with all their children; return how many."""
+    swept = 0
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        try:
+            mark = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # gone meanwhile, another user's, or none of ours
+            continue
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+            swept += 1
+        except BlockingIOError:
+            pass  # in use
+        finally:
+            os.close(mark)
+    return swept
+
+
+def _kept(name: str, path: Path, keep: Callable[[BinaryIO], Original]) -> Member:
+    try:
+        with _regular_file(path) as stream:
+            original = keep(stream)
+    except DocumentTooLarge as error:
+        return Member(name, "", 0, error.message)
+    return Member(name, original.sha256, original.size)
+
+
+def _regular_file(path: Path) -> BinaryIO:
+    """Open a file that the child has written; raises `ValueError` for a link or anything else that is no plain file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise ValueError(f"no file {path.name}") from error
+    if not S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError(f"{path.name} is no plain file")
+    return os.fdopen(handle, "rb")
+
+
+def _end(process: subprocess.Popen[bytes], folder: str, mark: int) -> None:
     """Let go of the warden, which then ends the reader, cleans up and ends; kill it if it does not."""
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
@@ -350,6 +484,7 @@ def _end(process: subprocess.Popen[bytes], folder: str) -> None:
         process.kill()  # the reader has asked the kernel to be killed with it
         process.wait()
     shutil.rmtree(folder, ignore_errors=True)  # the warden did that, unless it was killed
+    os.close(mark)
 
 
 # -- our side: what the child says, checked --------------------------------------------------------------------------
@@ -359,25 +494,53 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON number")
 
 
-def _document(answer: dict[str, Any], limits: IngestSettings) -> ParsedDocument:
+def _checked(answer: dict[str, Any], limits: IngestSettings, reading: Reading, members: tuple[Member, ...]) -> Read:
     """Make records of an answer, or raise the refusal that it is.
 
-    Raises `ValueError`, `TypeError`, `KeyError` or `AttributeError` for one that our own code does not give.
+    Raises `ValueError`, `TypeError`, `KeyError`, `IndexError` or `AttributeError` for one that our own code does not
+    give.
     """
     if "fault" in answer:
         raise SandboxFailed(_text(answer["fault"]))
     if "refused" in answer:
         raise _refused(answer)
+    language = answer["language"]
+    if language is not None and not _LANGUAGE.fullmatch(_text(language)):
+        raise ValueError("no language")
     document = ParsedDocument.from_blocks(
         [_block(*block) for block in answer["blocks"]],
         media_type=_text(answer["media_type"]),
         title=None if answer["title"] is None else _text(answer["title"]),
         pages=_count(answer["pages"], limits.max_pages),
         metadata={_text(key): _plain(value) for key, value in answer["metadata"].items()},
+        language=language,
+        members=members,
     )
-    if not document.elements or not _MEDIA_TYPE.fullmatch(document.media_type):
+    if not (document.elements or members) or not _MEDIA_TYPE.fullmatch(document.media_type):
         raise ValueError("a document without text or type")
-    return document
+    chunks = _chunks(answer["chunks"], document.text) if reading.counter else ()
+    seconds = {name: float(answer["seconds"][name]) for name in ("parse", "chunk")}
+    return Read(document, chunks, seconds)
+
+
+def _chunks(rows: Sequence[Sequence[Any]], text: str) -> tuple[Chunk, ...]:
+    """Make chunks of their places: in order, and none over another."""
+    chunks, last = [], 0
+    for start, end, context, kind, page, section, tokens in rows:
+        if not last <= (_count(start, len(text)) or 0) < (_count(end, len(text)) or 0):
+            raise ValueError("a chunk at no place")
+        path = tuple(_text(heading) for heading in section)
+        chunks.append(Chunk(text[start:end], _text(context), start, end, Kind(kind), _count(page), path, int(tokens)))
+        last = end
+    return tuple(chunks)
+
+
+def _member(name: str, sha256: str, size: int, error: str | None) -> Member:
+    if error is None and not _SHA256.fullmatch(_text(sha256)):
+        raise ValueError("no digest")
+    return Member(
+        _text(name), "" if error else sha256, _count(size, 1 << 62) or 0, None if error is None else _text(error)
+    )
 
 
 def _refused(answer: dict[str, Any]) -> DocumentRejected:
@@ -408,6 +571,8 @@ def _count(value: object, most: int = 1 << 31) -> int | None:
 def _plain(value: object) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {_text(key): _plain(item) for key, item in value.items()}
     return value if isinstance(value, int | float) else _text(value)
 
 
@@ -463,12 +628,11 @@ def _be_reader(limits: IngestSettings, walls: list[str]) -> NoReturn:
         _replace(0, os.O_RDONLY)
         os.dup2(2, 1)  # what a library prints is no answer
         _build_walls(limits, walls)
-        from ingest.parse import parse  # noqa: F401 -- before the first request, and within the limits
-
+        _load()
         _write_frame(answers, {"walls": walls})
         while (request := _read_frame(requests)) is not None:
-            _limit_cpu(limits)
-            _write_frame(answers, {"id": request["id"], **_answer(request, limits)}, limits)
+            _limit_cpu(limits.parse_seconds)
+            _write_frame(answers, {"id": request["id"], **_answer(request, limits, answers)}, limits)
             _end_strays()
         status = 0
     except MemoryError:
@@ -479,14 +643,40 @@ def _be_reader(limits: IngestSettings, walls: list[str]) -> NoReturn:
     os._exit(status)
 
 
-def _answer(request: Mapping[str, str], limits: IngestSettings) -> dict[str, Any]:
+def _load() -> None:
+    """Load what every document needs before the first one comes, within the limits but not in its time."""
+    from ingest.language import detect_language
+    from ingest.parse import parse  # noqa: F401
+
+    detect_language("The first sentence that is read has the language model loaded, whatever it says.")
+
+
+def _answer(request: Mapping[str, Any], limits: IngestSettings, answers: int) -> dict[str, Any]:
     from ingest.parse import parse
 
     path = Path(request["path"])
     if not os.access(path, os.R_OK):
         return {"unreadable": True}
+
+    def tell(**said: object) -> None:
+        _write_frame(answers, {"id": request["id"], **said})
+
+    def take_time() -> None:
+        _limit_cpu(max(limits.parse_seconds, limits.ocr_seconds))
+        tell(slow=True)
+
+    draft = Draft(
+        limits,
+        depth=request["depth"],
+        spool=Path(tempfile.gettempdir(), _SPOOL),
+        tell=lambda share: tell(share=share),
+        take_time=take_time,
+    )
+    started = time.perf_counter()
     try:
-        document = parse(path, request["name"], limits)
+        document = parse(path, request["name"], limits, draft)
+        parsed = time.perf_counter()
+        chunks = _cut(document, request)
     except DocumentRejected as error:
         return {"refused": error.code, "message": error.message, "facts": _told(error.facts)}
     except MemoryError:
@@ -498,9 +688,22 @@ def _answer(request: Mapping[str, str], limits: IngestSettings) -> dict[str, Any
         "media_type": document.media_type,
         "title": document.title,
         "pages": document.pages,
+        "language": document.language,
         "metadata": dict(document.metadata),
         "blocks": [(e.kind.value, e.text, e.page, e.section) for e in document.elements],
+        "members": [(m.name, m.sha256, m.size, m.error) for m in document.members],
+        "chunks": [(c.start, c.end, c.context, c.kind.value, c.page, c.section, c.tokens) for c in chunks],
+        "seconds": {"parse": parsed - started, "chunk": time.perf_counter() - parsed},
     }
+
+
+def _cut(document: ParsedDocument, request: Mapping[str, Any]) -> list[Chunk]:
+    if request["counter"] is None:
+        return []
+    from ingest.chunk import chunk
+    from rag.tokens import open_counter
+
+    return chunk(document, request["window"], open_counter(request["counter"]))
 
 
 def _told(facts: Mapping[str, object]) -> dict[str, Any]:
@@ -517,7 +720,7 @@ def _write_frame(pipe: int, answer: dict[str, Any], limits: IngestSettings | Non
         stream.write(data)
 
 
-def _read_frame(pipe: int) -> dict[str, str] | None:
+def _read_frame(pipe: int) -> dict[str, Any] | None:
     with os.fdopen(pipe, "rb", buffering=0, closefd=False) as stream:
         head = stream.read(_HEAD)
         if not head:
@@ -525,7 +728,7 @@ def _read_frame(pipe: int) -> dict[str, str] | None:
         size, data = int.from_bytes(head, "big"), b""
         while len(data) < size and (block := stream.read(size - len(data))):
             data += block
-    request: dict[str, str] = json.loads(data)
+    request: dict[str, Any] = json.loads(data)
     return request
 
 
@@ -589,10 +792,10 @@ def _set_limits(limits: IngestSettings) -> None:
         resource.setrlimit(kind, (most, most))
 
 
-def _limit_cpu(limits: IngestSettings) -> None:
+def _limit_cpu(seconds: float) -> None:
     """Give the next document its seconds of processor time: the limit counts from the start of the process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    most = math.ceil(usage.ru_utime + usage.ru_stime + limits.parse_seconds) + 1
+    most = math.ceil(usage.ru_utime + usage.ru_stime + seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 

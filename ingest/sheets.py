@@ -10,6 +10,7 @@ import csv
 import io
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time
 from pathlib import Path
@@ -23,6 +24,8 @@ from rag.records import Kind
 
 Row = Sequence[str]
 _PERCENT = re.compile(r"0(?:\.(0+))?%")
+_MERGE = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]{0,50}?ref=["']([A-Z]{1,3})(\d{1,7}):[A-Z]{1,3}(\d{1,7})["']""")
+_LONGEST_MERGE = 200
 _FIELD_LIMIT = 10_000_000
 _LONGEST_TABLE = 2000
 
@@ -125,8 +128,45 @@ def read_xlsx(path: Path, draft: Draft) -> None:
             for number, sheet in enumerate(book.worksheets, start=1):
                 draft.start_section(sheet.title)
                 sheet.reset_dimensions()  # the stored size is often wrong, and cuts cells off
-                add_grid(([_shown(cell) for cell in row] for row in sheet.iter_rows()), draft, number)
+                rows = ([_shown(cell) for cell in row] for row in sheet.iter_rows())
+                add_grid(_filled_down(rows, _merged(path, sheet._worksheet_path)), draft, number)  # noqa: SLF001
             book.close()
+
+
+_Merged = dict[int, list[tuple[int, int]]]  # first row -> last row and column, all from 0
+
+
+def _merged(path: Path, part: str) -> _Merged:
+    """Return the cells of a sheet that span rows, which openpyxl does not tell when it reads row by row."""
+    merged: _Merged = {}
+    with zipfile.ZipFile(path) as archive, archive.open(part) as file:
+        kept = b""
+        while block := file.read(1 << 20):
+            for column, first, last in _MERGE.findall(kept + block):
+                if int(last) > int(first):
+                    merged.setdefault(int(first) - 1, []).append((int(last) - 1, _column(column)))
+            kept = (kept + block)[-_LONGEST_MERGE:].rpartition(b">")[2]
+    return merged
+
+
+def _column(letters: bytes) -> int:
+    number = 0
+    for letter in letters:
+        number = number * 26 + letter - ord("A") + 1
+    return number - 1
+
+
+def _filled_down(rows: Iterable[list[str]], merged: _Merged) -> Iterator[Row]:
+    """Yield ``rows`` with the text of a cell that spans rows in each of them that says anything else."""
+    down: dict[int, tuple[int, str]] = {}  # column -> last row, text
+    for number, row in enumerate(rows):
+        if any(row):
+            for column, (_, text) in down.items():
+                row.extend([""] * (column + 1 - len(row)))
+                row[column] = row[column] or text
+        down = {column: (last, text) for column, (last, text) in down.items() if last > number}
+        down |= {column: (last, row[column]) for last, column in merged.get(number, ()) if column < len(row)}
+        yield row
 
 
 def _shown(cell: Any) -> str:

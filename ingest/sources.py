@@ -33,23 +33,34 @@ _Found = SourceFile | SourceProblem
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[SourceFile], list[SourceProblem]]:
-    """Return the files that ``paths`` mean, and what of them can not be ingested.
+    """Return the files that ``paths`` mean, and what of them can not be ingested, see `each_file`."""
+    files: list[SourceFile] = []
+    problems: list[SourceProblem] = []
+    for found in each_file(paths):
+        if isinstance(found, SourceFile):
+            files.append(found)
+        else:
+            problems.append(found)
+    return files, problems
+
+
+def each_file(paths: Sequence[Path]) -> Iterator[SourceFile | SourceProblem]:
+    """Yield the files that ``paths`` mean, and what of them can not be ingested, as they are found.
 
     A file is named by its file name; the files of a folder, in sorted order and recursively, by their path in it.
     Hidden files and folders in a folder are left out, links in it are not followed but reported. Of two files with one
     name the second is a problem. Raises nothing: what can not be read is a problem too.
     """
-    files: dict[str, SourceFile] = {}
-    problems: list[SourceProblem] = []
+    seen: dict[str, Path] = {}
     for path in paths:
         for found in _found(path):
-            if isinstance(found, SourceFile) and (first := files.get(found.name)):
-                found = _same_name(first, found)  # noqa: PLW2901
             if isinstance(found, SourceProblem):
-                problems.append(found)
+                yield found
+            elif first := seen.get(found.name):
+                yield _same_name(SourceFile(first, found.name), found)
             else:
-                files[found.name] = found
-    return list(files.values()), problems
+                seen[found.name] = found.path
+                yield found
 
 
 def _same_name(first: SourceFile, second: SourceFile) -> SourceProblem:

@@ -1,224 +1,195 @@
-"""The ingest journey and the worker that walks it: owns the taking of work from the catalog's queue.
+"""The ingest journey and the worker that walks it with many files at once.
 
     original -> elements -> chunks -> vectors -> one commit
 
-A file is leased to one worker at a time. A heartbeat thread prolongs the lease while the work goes on; a worker that
-dies stops beating, and another takes its file after the lease has run out. Nothing is visible before the commit, and
-the commit is refused to a worker that has lost its lease, so that every step may die and be done again.
-Knows no HTTP and no file format.
+Some threads claim files and have them read, each in a child process of its own (`ingest.sandbox`); the worker's own
+thread embeds what they bring, in batches over all files in hand; one more thread commits. So the embedder never waits
+while there is work. A file is leased to one worker at a time, and nothing is visible before the commit, which is
+refused to a worker that has lost its lease: every step may die and be done again. What took long is kept at once (what
+was parsed, and the vectors of long documents), so that the next try goes on from there. Knows no HTTP and no format.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Self
 
-import numpy as np
 import structlog
 
 from ingest.chunk import chunk
-from ingest.sandbox import Sandbox
+from ingest.leases import Lease, LeaseLost, Leases
+from ingest.parse import READERS
+from ingest.pool import Batch, Order, Pool
+from ingest.sandbox import Reading, Sandbox, sweep_folders
 from rag.assembly import Citewell
-from rag.catalog import Accepted, Catalog
+from rag.catalog import Accepted, Retry
 from rag.errors import CitewellError, Unavailable
-from rag.originals import blocks_of
-from rag.protocols import Embedder, Vectors
-from rag.records import Chunk, Collection, ParsedDocument, Stage, State, Version
+from rag.originals import Incoming, Original, blocks_of
+from rag.records import Collection, ParsedDocument, Stage, Version, digest
 from rag.retrieval import Clock
+from rag.settings import IngestSettings
 from rag.store import Store
 
 log = structlog.get_logger(__name__)
 
-#: Where the stages lie on the way from 0 to 1, for progress bars.
-PROGRESS = {Stage.PARSE: 0.0, Stage.CHUNK: 0.25, Stage.EMBED: 0.3, Stage.COMMIT: 0.95}
-
-
 #: Seconds before the next try while the catalog does not answer.
 TROUBLE_SECONDS = 5.0
-
-
-class LeaseLost(Exception):
-    """Another worker has this file now, or the document was deleted; this work is dropped."""
+#: Chunks that wait for the embedder before no more files are claimed, in batches; and most files in hand.
+AHEAD, MOST_IN_HAND = 6, 64
+#: A long document's vectors are kept whenever so many of them have come.
+KEEP_ROWS = 512
+#: A reader that is busy with one file for so many seconds no longer counts, and another one is started.
+SLOW_SECONDS = 20.0
+#: Seconds without work after which the processes that read are ended, and seconds between two sweeps.
+IDLE_SECONDS, SWEEP_SECONDS = 60.0, 3600.0
+#: Seconds between two looks at whether an index should be sealed, while the work goes on.
+SEAL_SECONDS = 15.0
 
 
 def accept(
-    store: Store, collection: Collection, name: str, stream: BinaryIO, metadata: dict[str, Any] | None = None
+    store: Store,
+    collection: Collection,
+    name: str,
+    stream: BinaryIO,
+    metadata: dict[str, Any] | None = None,
+    *,
+    batch: str | None = None,
+    source: str | None = None,
 ) -> tuple[Version, Accepted]:
-    """Take a file in: its bytes are on disk and its row is committed when this returns.
+    """Take a file in: its bytes are on disk and its row is committed when this returns, see `Catalog.accept`.
 
     Raises `BadInput` for a bad name or metadata, and `DocumentTooLarge`.
     """
-    original = store.originals.store(blocks_of(stream), store.settings.ingest.max_file_bytes)
-    return store.catalog.accept(collection.id, name, original.sha256, original.size, metadata)
+    with store.originals.incoming(store.settings.ingest.max_file_bytes) as incoming:
+        for block in blocks_of(stream):
+            incoming.write(block)
+        return take(store, collection, name, incoming, metadata, batch=batch, source=source)
+
+
+def take(
+    store: Store,
+    collection: Collection,
+    name: str,
+    incoming: Incoming,
+    metadata: dict[str, Any] | None = None,
+    *,
+    batch: str | None = None,
+    source: str | None = None,
+) -> tuple[Version, Accepted]:
+    """Take in a file whose bytes have come, see `accept`."""
+    incoming.flush()
+    with store.originals.arriving():
+        original = incoming.keep()
+        return store.catalog.accept(
+            collection.id, name, original.sha256, original.size, metadata, batch=batch, source=source
+        )
 
 
 def accept_file(
-    store: Store, collection: Collection, name: str, path: Path, metadata: dict[str, Any] | None = None
+    store: Store,
+    collection: Collection,
+    name: str,
+    path: Path,
+    metadata: dict[str, Any] | None = None,
+    *,
+    batch: str | None = None,
+    source: str | None = None,
 ) -> tuple[Version, Accepted]:
     """Take in the file at ``path``, see `accept`; raises `OSError` if it can not be read."""
     with path.open("rb") as stream:
-        return accept(store, collection, name, stream, metadata)
+        return accept(store, collection, name, stream, metadata, batch=batch, source=source)
 
 
-def parse(sandbox: Sandbox, store: Store, version: Version) -> ParsedDocument:
-    """Return what the original of ``version`` says. Raises what `Sandbox.parse` raises, and `NotFound`."""
-    return sandbox.parse(store.originals.path(version.sha256), version.name)
+@dataclass(eq=False)
+class Job:
+    """One version in hand: its lease, what was parsed of it, and the order for its vectors."""
 
+    lease: Lease
+    parsed: ParsedDocument
+    order: Order
 
-@dataclass
-class Lease:
-    """A hold on one version, prolonged by `beating` until the work is done."""
-
-    catalog: Catalog
-    version_id: str
-    owner: str
-    seconds: float
-    stage: Stage = Stage.PARSE
-    progress: float = 0.0
-    lost: bool = False
-
-    def at(self, stage: Stage, share: float = 0.0) -> None:
-        """Say which stage has begun and how much of it is done; raises `LeaseLost` if the work is not ours any more."""
-        ends = [*PROGRESS.values(), 1.0]
-        begin = PROGRESS[stage]
-        self.progress = begin + share * (ends[ends.index(begin) + 1] - begin)
-        self.stage = stage
-        self.beat()
-        if self.lost:
-            raise LeaseLost(self.version_id)
-
-    def beat(self) -> None:
-        kept = self.catalog.heartbeat(self.version_id, self.owner, self.seconds, self.stage, self.progress)
-        self.lost = self.lost or not kept
-
-    @contextmanager
-    def beating(self) -> Iterator[None]:
-        """Prolong the lease in a thread while the body runs."""
-        stop = threading.Event()
-
-        def run() -> None:
-            while not stop.wait(self.seconds / 3) and not self.lost:
-                self.beat()
-
-        thread = threading.Thread(target=run, name="lease", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    @property
+    def version(self) -> Version:
+        return self.lease.version
 
 
 @dataclass
 class Worker:
-    """Takes versions from the queue, one at a time, until told to stop. ``clock`` adds up the seconds of each stage.
+    """Takes versions from the queue until told to stop. ``clock`` adds up the seconds of each stage.
 
-    Files are parsed in a child process, which ends with `run` and `drain`, and after `work_one` with this object.
+    ``embed_idle`` on the clock is the time in which the embedder waited though a file was in hand. The child processes
+    that read files end with the ``with`` block of this object, or with this object. One thread at a time may use it.
     """
 
     citewell: Citewell
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
     clock: Clock = field(default_factory=Clock)
-    sandbox: Sandbox = field(init=False)
+    _sandboxes: list[Sandbox] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.sandbox = Sandbox(self.citewell.store.settings.ingest)
+    @property
+    def limits(self) -> IngestSettings:
+        return self.citewell.store.settings.ingest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child processes; the worker may be used again."""
+        while self._sandboxes:
+            self._sandboxes.pop().close()
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, looking for work every ``ingest.poll_seconds`` while there is none.
 
-        While the catalog does not answer, say so in the log and try again; what was in hand comes back to the queue
-        when its lease runs out.
+        What is in hand then goes back to the queue. While the catalog does not answer, say so in the log and try again;
+        what was in hand comes back to the queue when its lease runs out.
         """
-        poll = self.citewell.store.settings.ingest.poll_seconds
-        with self.sandbox:
+        swept_at, worked_at = -math.inf, time.monotonic()
+        with self:
             while not stop.is_set():
                 try:
-                    if self.work_one() is None:
+                    if time.monotonic() - swept_at > SWEEP_SECONDS:
+                        self._sweep()
+                        swept_at = time.monotonic()
+                    if _Shift(self, stop=stop).work():
+                        worked_at = time.monotonic()
+                    else:
                         self.seal_where_due()
-                        stop.wait(poll)
+                        stop.wait(self.limits.poll_seconds)
+                    if time.monotonic() - worked_at > IDLE_SECONDS:
+                        self.close()
                 except Unavailable as error:
                     log.error("the worker waits", reason=error.message, seconds=TROUBLE_SECONDS)
                     stop.wait(TROUBLE_SECONDS)
 
-    def drain(self, only: Sequence[str] | None = None, done: Callable[[Version], None] | None = None) -> None:
-        """Work until nothing waits, or none of the version ids in ``only``; tell ``done`` of each version."""
-        with self.sandbox:
-            while (version := self.work_one(only)) is not None:
-                if done:
-                    done(version)
+    def drain(self, batch: str | None = None, done: Callable[[Version], None] | None = None) -> None:
+        """Work until nothing waits, or nothing of a batch; tell ``done`` of each version, one after the other.
+
+        What waits for another try later, or is in the hands of another worker, is left. When interrupted, what is in
+        hand goes back to the queue. Raises `Unavailable` if the catalog does not answer.
+        """
+        while _Shift(self, batch=batch, done=done).work():
+            pass
         self.seal_where_due()
 
-    def work_one(self, only: Sequence[str] | None = None) -> Version | None:
-        """Take one version through the journey and return it as it stands then; None if nothing waits.
-
-        Raises `Unavailable` if the catalog does not answer; that is no fault of the file, which will be tried again.
-        """
-        settings, catalog = self.citewell.store.settings.ingest, self.citewell.store.catalog
-        version = catalog.claim(self.owner, settings.lease_seconds, only)
-        if version is None:
-            return None
-        lease = Lease(catalog, version.id, self.owner, settings.lease_seconds)
-        if version.attempts > settings.attempts:
-            message = f"Reading this file ended the worker {settings.attempts} times; it is not tried again by itself."
-            catalog.fail(version.id, self.owner, "worker_died", message)
-            return self._told(catalog.version(version.id))
-        try:
-            with lease.beating():
-                self._ingest(version, lease)
-        except LeaseLost:
-            log.warning("lease lost, work dropped", version=version.id)
-        except Unavailable:
-            raise
-        except CitewellError as error:
-            log.info("document refused", version=version.id, code=error.code, **error.facts)
-            catalog.fail(version.id, self.owner, error.code, error.message)
-        except Exception:
-            # The outermost edge of the worker: whatever a parser or a model threw must not end the worker, nor be lost.
-            log.exception("ingest failed", version=version.id, attempt=version.attempts)
-            message = "Reading this file failed for a reason that is Citewell's own; the log of the worker has it."
-            catalog.fail(version.id, self.owner, "internal", message)
-        return self._told(catalog.version(version.id))
-
-    def _told(self, version: Version) -> Version:
-        facts = {"document": version.name, "version": version.number, "state": version.state.value}
-        if version.state is State.FAILED:
-            log.warning("document failed", **facts, error=version.error)
-        else:
-            log.info("document done", **facts, passages=version.passages)
-        return version
-
-    def _ingest(self, version: Version, lease: Lease) -> None:
-        """The ingest journey of one version."""
-        store, embedder = self.citewell.store, self.citewell.embedder
-        lease.at(Stage.PARSE)
-        with self.clock.stage("parse"):
-            parsed = parse(self.sandbox, store, version)
-        lease.at(Stage.CHUNK)
-        with self.clock.stage("chunk"):
-            chunks = chunk(parsed, embedder.window, embedder.count_tokens)
-        with self.clock.stage("embed"):
-            vectors = self._embed(chunks, embedder, lease)
-        lease.at(Stage.COMMIT)
-        with self.clock.stage("commit"):
-            store.catalog.commit(version.id, self.owner, parsed, chunks, vectors, embedder.fingerprint)
-
-    def _embed(self, chunks: Sequence[Chunk], embedder: Embedder, lease: Lease) -> Vectors:
-        size = self.citewell.store.settings.ingest.embed_batch
-        order = sorted(range(len(chunks)), key=lambda i: chunks[i].tokens)
-        vectors = np.zeros((len(chunks), embedder.dimension), dtype=np.float32)
-        for start in range(0, len(order), size):
-            lease.at(Stage.EMBED, start / len(order))
-            batch = order[start : start + size]
-            vectors[batch] = embedder.encode([chunks[i].indexed_text for i in batch]).vectors
-        return vectors
+    def work_one(self) -> Version | None:
+        """Take one version through the journey and return it as it stands then; None if nothing waits."""
+        worked: list[Version] = []
+        _Shift(self, most=1, done=worked.append).work()
+        return worked[0] if worked else None
 
     def seal_where_due(self) -> None:
         """Seal the indexes of every collection that grew enough since the last time."""
@@ -228,3 +199,380 @@ class Worker:
                 if index.wants_seal():
                     with self.clock.stage("seal"):
                         index.seal()
+
+    @contextmanager
+    def sandbox(self) -> Iterator[Sandbox]:
+        """Lend a child process that waits for a document, or a new one."""
+        try:
+            sandbox = self._sandboxes.pop()
+        except IndexError:
+            sandbox = Sandbox(self.limits)
+        try:
+            yield sandbox
+        finally:
+            self._sandboxes.append(sandbox)
+
+    def _sweep(self) -> None:
+        swept = sweep_folders() + self.citewell.store.sweep()
+        if swept:
+            log.info("swept what dead workers had left", things=swept)
+
+
+class _Shift:
+    """One stretch of work: from the first claim to the moment when nothing is in hand and nothing waits.
+
+    The threads that read claim files by themselves. `work` embeds, in the thread that calls it.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        stop: threading.Event | None = None,
+        batch: str | None = None,
+        most: int | None = None,
+        done: Callable[[Version], None] | None = None,
+    ) -> None:
+        self._worker, self._limits = worker, worker.limits
+        self._citewell, self._catalog = worker.citewell, worker.citewell.store.catalog
+        self._stop, self._batch, self._left, self._done = stop or threading.Event(), batch, most, done
+        self._retry = Retry(
+            self._limits.attempts, self._limits.deaths, self._limits.retry_seconds, self._limits.retry_most_seconds
+        )
+        self._leases = Leases(self._catalog, worker.owner, self._limits.lease_seconds, self._limits.stall_seconds)
+        self._pool = Pool()
+        self._committer = ThreadPoolExecutor(1, "commit")
+        self._sealer: threading.Thread | None = None
+        self._sealed_at = time.monotonic()
+        self._telling = threading.Lock()
+        self._changed = threading.Condition()  # of all that follows
+        self._jobs: dict[Order, Job] = {}
+        self._readers: dict[threading.Thread, tuple[float, Sandbox] | None] = {}
+        self._claimed = 0
+        self._dry = self._halt = False
+        self._trouble: BaseException | None = None
+
+    # -- the whole ---------------------------------------------------------------------------------------------------
+
+    def work(self) -> int:
+        """Work until nothing waits; return how many files were claimed. Raises what the catalog's trouble raised."""
+        with self._leases.beating():
+            try:
+                self._add_reader()
+                self._embed_all()
+            finally:
+                self._end()
+        if self._trouble is not None:
+            raise self._trouble
+        return self._claimed
+
+    def _embed_all(self) -> None:
+        idle_since = time.perf_counter()
+        while not self._over():
+            batch = self._pool.take(self._limits.embed_batch)
+            if batch.texts:
+                self._worker.clock.add("embed_idle", time.perf_counter() - idle_since)
+                with self._worker.clock.stage("embed"), self._leases.step("embed"):
+                    self._embed(batch)
+                idle_since = time.perf_counter()
+            else:
+                with self._changed:
+                    if self._finished():
+                        return
+                    self._changed.wait(0.2)
+            self._look_around()
+
+    def _over(self) -> bool:
+        return self._halt or self._stop.is_set()
+
+    def _finished(self) -> bool:
+        return (self._dry or self._left == 0) and not self._leases and not any(self._readers.values())
+
+    def _end(self) -> None:
+        """Stop reading, wait for commits that have begun, and give back what is not done."""
+        with self._changed:
+            self._halt = True
+            busy = [at[1] for at in self._readers.values() if at]
+            threads = list(self._readers)
+            self._changed.notify_all()
+        for sandbox in busy:
+            sandbox.abort()
+        for thread in threads:
+            thread.join()
+        for job in list(self._jobs.values()):
+            if job.order.missing:
+                self._committer.submit(self._keep_vectors, job)
+        self._committer.shutdown()
+        if self._sealer is not None:
+            self._sealer.join()
+        left = [lease.version.id for lease in self._leases.held()]
+        try:
+            self._catalog.release(self._worker.owner, left)
+        except Unavailable as error:  # their leases run out
+            log.error("files can not be given back", reason=error.message, files=len(left))
+
+    def _look_around(self) -> None:
+        """Start another reader where one is due, and a sealing."""
+        with self._changed:
+            more = not self._dry and self._left is None and len(self._readers) < self._wanted_readers()
+        if more:
+            self._add_reader()
+        now = time.monotonic()
+        if now - self._sealed_at > SEAL_SECONDS and (self._sealer is None or not self._sealer.is_alive()):
+            self._sealed_at = now
+            self._sealer = threading.Thread(target=self._guarded, args=(self._worker.seal_where_due,), name="seal")
+            self._sealer.start()
+
+    def _wanted_readers(self) -> int:
+        """How many readers there should be: those that are stuck with one file for long do not count."""
+        now, usual = time.monotonic(), parsers(self._limits)
+        stuck = sum(1 for at in self._readers.values() if at and now - at[0] > SLOW_SECONDS)
+        return usual + min(stuck, 2 * usual)
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        """Run what may end the shift, and end it where the catalog does not answer or Citewell has a fault."""
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 -- of a thread: `work` raises it again
+            with self._changed:
+                self._trouble = self._trouble or error
+                self._halt = True
+                self._changed.notify_all()
+
+    # -- reading: in threads of their own ----------------------------------------------------------------------------
+
+    def _add_reader(self) -> None:
+        thread = threading.Thread(target=self._guarded, args=(self._read_all,), name="read", daemon=True)
+        with self._changed:
+            self._readers[thread] = None
+        thread.start()
+
+    def _read_all(self) -> None:
+        me = threading.current_thread()
+        try:
+            with self._worker.sandbox() as sandbox:
+                while (lease := self._next(me, sandbox)) is not None:
+                    with self._settled(lease):
+                        self._add(self._read(lease, sandbox))
+                    with self._changed:
+                        self._readers[me] = None
+                        self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._readers.pop(me, None)
+                self._changed.notify_all()
+
+    def _next(self, me: threading.Thread, sandbox: Sandbox) -> Lease | None:
+        """Claim a file as soon as there is room for one and one waits; None at the end of the shift."""
+        while True:
+            with self._changed:
+                while not self._over() and not self._has_room():
+                    self._changed.wait(0.2)
+                if self._over() or self._finished() or len(self._readers) > self._wanted_readers():
+                    return None
+                may = self._left is None or self._left > 0
+                if may:
+                    self._left = None if self._left is None else self._left - 1
+                    self._readers[me] = (time.monotonic(), sandbox)
+            if may and (lease := self._claim(me)) is not None:
+                return lease
+            with self._changed:
+                self._changed.wait(self._limits.poll_seconds)
+
+    def _has_room(self) -> bool:
+        return len(self._pool) < AHEAD * self._limits.embed_batch and len(self._leases) < MOST_IN_HAND
+
+    def _claim(self, me: threading.Thread) -> Lease | None:
+        owner, seconds = self._worker.owner, self._limits.lease_seconds
+        version = self._catalog.claim(owner, seconds, batch=self._batch, retry=self._retry)
+        with self._changed:
+            self._dry = version is None
+            if version is None:
+                self._readers[me] = None
+                self._changed.notify_all()
+                return None
+            self._claimed += 1
+            return self._leases.add(version)
+
+    def _read(self, lease: Lease, sandbox: Sandbox) -> Job:
+        """Elements and chunks of a version, from what was kept of an earlier try if that is there."""
+        version, embedder, clock = lease.version, self._citewell.embedder, self._worker.clock
+        lease.at(Stage.PARSE)
+        depth = self._catalog.depth(version.document_id)
+        parse_id = parse_key(version, depth, self._limits)
+        parsed = self._kept(parse_id)
+        if parsed is not None:
+            lease.at(Stage.CHUNK)
+            with clock.stage("chunk"):
+                chunks = tuple(chunk(parsed, embedder.window, embedder.count_tokens))
+        else:
+            reading = Reading(
+                embedder.counter, embedder.window, depth, self._keep, lambda share: lease.at(Stage.PARSE, share)
+            )
+            read = sandbox.read(self._citewell.store.originals.path(version.sha256), version.name, reading)
+            parsed, chunks = read.document, read.chunks
+            for stage, seconds in read.seconds.items():
+                clock.add(stage, seconds)
+        lease.at(Stage.CHUNK, 0.9)
+        with clock.stage("keep"):
+            if not self._catalog.keep_parse(version.id, self._worker.owner, parse_id, parsed):
+                raise LeaseLost(version.id)
+            digests = [piece.digest for piece in chunks]
+            known = self._catalog.known_vectors(version.collection_id, embedder.fingerprint, digests)
+        return Job(lease, parsed, Order.of(chunks, known, embedder.dimension))
+
+    def _kept(self, parse_id: str) -> ParsedDocument | None:
+        """Return what was parsed before, if all that was found inside is still there too."""
+        parsed = self._catalog.parsed(parse_id)
+        return parsed if parsed is not None and self._has_all(parsed) else None
+
+    def _has_all(self, parsed: ParsedDocument) -> bool:
+        originals = self._citewell.store.originals
+        return all(member.error or originals.has(member.sha256) for member in parsed.members)
+
+    def _keep(self, stream: BinaryIO) -> Original:
+        return self._citewell.store.originals.store(blocks_of(stream), self._limits.max_file_bytes)
+
+    # -- embedding and committing ------------------------------------------------------------------------------------
+
+    def _add(self, job: Job) -> None:
+        """Put a file that was read in line for the embedder, or for the commit if nothing of it is new."""
+        with self._changed:
+            if self._halt:
+                return
+            self._jobs[job.order] = job
+            complete = self._pool.add(job.order)
+            self._changed.notify_all()
+        if complete:
+            self._submit(job)
+
+    def _embed(self, batch: Batch) -> None:
+        try:
+            vectors = self._citewell.embedder.encode(batch.texts).vectors
+        except CitewellError:
+            raise
+        except Exception:  # noqa: BLE001 -- one of the documents may be at fault: the others shall not suffer
+            self._embed_apart(batch)
+        else:
+            self._brought(self._pool.bring(batch, vectors))
+
+    def _embed_apart(self, batch: Batch) -> None:
+        """Embed what a batch holds of each document by itself, so that what goes wrong is one document's."""
+        for order, part in batch.apart():
+            job = self._jobs[order]
+            with self._settled(job.lease):
+                self._brought(self._pool.bring(part, self._citewell.embedder.encode(part.texts).vectors))
+            if job.lease not in self._leases.held():
+                self._forget(job)
+
+    def _brought(self, complete: list[Order]) -> None:
+        """Send complete files to the commit, and keep what has come of long ones."""
+        for order in complete:
+            self._submit(self._jobs[order])
+        for job in list(self._jobs.values()):
+            if job.lease.lost:
+                self._forget(job)
+            elif job.order.missing:
+                job.lease.show(Stage.EMBED, job.order.done)
+                if len(job.order.fresh) >= KEEP_ROWS:
+                    self._committer.submit(self._keep_vectors, job)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _keep_vectors(self, job: Job) -> None:
+        rows = job.order.take_fresh()
+        if not rows or job.lease.lost:
+            return
+        pieces = [job.order.chunks[row] for row in rows]
+        collection, embedder = job.version.collection_id, self._citewell.embedder.fingerprint
+        with self._worker.clock.stage("keep"):
+            self._guarded(lambda: self._catalog.keep_vectors(collection, embedder, pieces, job.order.vectors[rows]))
+
+    def _submit(self, job: Job) -> None:
+        self._committer.submit(self._guarded, lambda: self._commit(job))
+
+    def _commit(self, job: Job) -> None:
+        version, embedder = job.version, self._citewell.embedder.fingerprint
+        with self._settled(job.lease, final=True):
+            job.lease.at(Stage.COMMIT)
+            with (
+                self._worker.clock.stage("commit"),
+                self._leases.step("commit"),
+                self._citewell.store.originals.arriving(),
+            ):
+                if not self._has_all(job.parsed):
+                    raise LeaseLost(version.id)  # what was inside was purged this very moment: it is read again
+                self._catalog.commit(
+                    version.id, self._worker.owner, job.parsed, job.order.chunks, job.order.vectors, embedder,
+                    most_members=self._limits.archive_members,
+                )  # fmt: skip
+        self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        with self._changed:
+            self._pool.drop(job.order)
+            self._jobs.pop(job.order, None)
+            self._leases.let_go(job.lease)
+            self._dry = self._dry and not job.parsed.members  # what was inside waits now
+            self._changed.notify_all()
+
+    # -- how the work on a file ends ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _settled(self, lease: Lease, *, final: bool = False) -> Iterator[None]:
+        """Note what ends the work on a version, if anything in the body does, or its end if that is ``final``."""
+        try:
+            yield
+        except Unavailable:
+            raise
+        except LeaseLost:
+            log.warning("lease lost, work dropped", document=lease.version.name, version=lease.version.number)
+        except Exception as error:  # noqa: BLE001
+            # The outermost edge: whatever a parser or a model threw must not end the worker, nor be lost.
+            if self._halt:  # the child was ended under its hands: the file is given back
+                return
+            self._note(lease.version, error)
+        else:
+            if not final:
+                return
+        self._leases.let_go(lease)
+        self._tell(lease.version.id)
+
+    def _note(self, version: Version, error: Exception) -> None:
+        """Put a version whose work went wrong back into the queue, or end it."""
+        facts: dict[str, Any] = {"document": version.name, "version": version.number, "attempt": version.attempts}
+        if not isinstance(error, CitewellError):
+            log.error("ingest failed", exc_info=error, **facts)
+            message = "Reading this file failed for a reason that is Citewell's own; the log of the worker has it."
+            self._catalog.defer(version.id, self._worker.owner, "internal", message, self._retry)
+        elif error.transient:
+            self._catalog.defer(version.id, self._worker.owner, error.code, error.message, self._retry)
+        else:
+            log.info("document refused", code=error.code, **facts, **error.facts)
+            self._catalog.fail(version.id, self._worker.owner, error.code, error.message)
+
+    def _tell(self, version_id: str) -> None:
+        found = self._catalog.versions([version_id])
+        if not found:  # its collection was deleted meanwhile
+            return
+        version = found[0]
+        facts = {"document": version.name, "version": version.number, "state": version.state.value}
+        if version.error:
+            log.warning("document failed", **facts, error=version.error)
+        else:
+            log.info("document done", **facts, passages=version.passages)
+        if self._done:
+            with self._telling:
+                self._done(version)
+
+
+def parsers(limits: IngestSettings) -> int:
+    """Return how many files are read at once."""
+    return limits.parsers or min(8, max(2, os.cpu_count() or 2))
+
+
+def parse_key(version: Version, depth: int, limits: IngestSettings) -> str:
+    """Return the id under which what is read of a version is kept: equal for all that is read alike."""
+    suffix = PurePosixPath(version.name).suffix.lower()
+    ocr = (limits.ocr, limits.ocr_languages, str(limits.ocr_dpi))
+    return digest(version.sha256, suffix, str(depth), READERS, *ocr)

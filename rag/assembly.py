@@ -10,8 +10,9 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from rag.catalog import Purged
 from rag.dense import DenseIndex
 from rag.grounding import LexicalJudge
 from rag.lexical import LexicalIndex
@@ -79,6 +80,21 @@ class Citewell:
     def search(self, plan: Plan) -> Ranking:
         """Return the best passages for a plan."""
         return self.retriever.retrieve(plan)
+
+    def purge(self, collection: Collection, document_ids: Sequence[str] | None = None) -> Purged:
+        """Remove for good what is deleted or replaced in a collection, of all its documents or of some of them.
+
+        Their text, vectors and originals are gone from the disk when this returns: both indexes are sealed without
+        them, and older sealed parts are removed. Raises `Unavailable` while another process seals an index, or while
+        files arrive without a pause; call it again then.
+        """
+        purged = self.store.catalog.purge(collection.id, document_ids)
+        files, size = self.store.remove_originals(purged.originals)
+        indexes = self.indexes_of(collection)
+        indexes.dense.seal_alone()
+        indexes.lexical.seal_alone()
+        self.store.catalog.forget_rows(collection.id)
+        return replace(purged, files=files, bytes=size)
 
     async def ask(self, plan: Plan) -> Answer:
         """Answer a plan as a whole."""

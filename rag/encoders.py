@@ -1,6 +1,6 @@
-"""Text to vectors: owns sentence-transformers, torch, OpenVINO and the tokenizers library.
+"""Text to vectors: owns sentence-transformers, torch and OpenVINO.
 
-Two embedders behind one protocol: any sentence-transformers model on torch (CPU or GPU), and the built-in
+Two embedders behind one protocol: any sentence-transformers model on torch (CPU or GPUs), and the built-in
 all-MiniLM-L6-v2 on OpenVINO, which reads an ONNX file that is exported once from the same weights and kept in the cache
 folder. Both give the token vectors of the last layer in the same forward pass. Knows no index and no document.
 
@@ -10,12 +10,15 @@ layer over all tokens, made unit length, 384 dimensions, window 256 tokens.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import queue
 import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,10 +29,13 @@ from rag.errors import Misconfigured
 from rag.protocols import Encoding, Role, TokenVectors, Vectors
 from rag.quiet import silence_dependencies
 from rag.settings import EmbedderSettings
+from rag.tokens import counter_of, open_counter, open_tokenizer
 
 BUILT_IN = "all-MiniLM-L6-v2"
 #: Most padded tokens of one forward pass; more does not raise throughput on a CPU and costs memory.
 PASS_TOKENS = 8192
+#: The same on a GPU, which wants more to do at once.
+GPU_PASS_TOKENS = 32_768
 
 
 def open_embedder(settings: EmbedderSettings, cache: Path) -> OpenVINOEmbedder | TorchEmbedder:
@@ -49,7 +55,7 @@ def open_embedder(settings: EmbedderSettings, cache: Path) -> OpenVINOEmbedder |
             f"embedder.model is {settings.model!r}, which is no folder; give a folder that holds a "
             "sentence-transformers model, or set embedder.allow_download to fetch it from the hub."
         )
-    return TorchEmbedder(settings.model if not built_in else str(folder), settings)
+    return TorchEmbedder(settings.model if not built_in else str(folder), settings, cache)
 
 
 def built_in_model() -> Path:
@@ -88,7 +94,9 @@ class OpenVINOEmbedder:
         openvino = _import_openvino()
         digest = _file_digest(folder / "model.safetensors")
         self.fingerprint = f"{BUILT_IN}-{digest[:12]}-mean-{self.window}"
-        self._tokenizer = _Tokenizer(folder / "tokenizer.json", self.window)
+        self.counter = counter_of(folder / "tokenizer.json")
+        self._count = open_counter(self.counter)
+        self._tokenizer = open_tokenizer(folder / "tokenizer.json", self.window)
         model = cache / "models" / f"{self.fingerprint}-v1.onnx"
         if not model.is_file():
             _export_onnx(folder, model)
@@ -105,7 +113,7 @@ class OpenVINOEmbedder:
     def encode(self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False) -> Encoding:
         """See `rag.protocols.Embedder`. The model has no prompts, so ``role`` changes nothing."""
         del role
-        encoded = self._tokenizer.encode(texts)
+        encoded = self._tokenizer.encode_batch(list(texts))
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         found: list[TokenVectors | None] = [None] * len(texts)
         for batch in pack_by_tokens([len(e.ids) for e in encoded], PASS_TOKENS):
@@ -119,7 +127,7 @@ class OpenVINOEmbedder:
         return Encoding(_unit(vectors), tuple(f for f in found if f is not None))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return self._tokenizer.count(texts)
+        return self._count(texts)
 
     def close(self) -> None:
         """Free the model while the process is still whole: the library does not like to be taken down at its end."""
@@ -145,93 +153,199 @@ class OpenVINOEmbedder:
 
 
 class TorchEmbedder:
-    """Any sentence-transformers model on torch: float32 on the CPU, bfloat16 on a GPU. Thread-safe by a lock."""
+    """Any sentence-transformers model on torch: float32 on the CPU, bfloat16 or else float16 on a GPU.
 
-    def __init__(self, model: str, settings: EmbedderSettings) -> None:
+    Each device has a replica of its own, and the batches of one call are spread over them. ``cache`` keeps the
+    tokenizer where the model has no file of it. Thread-safe.
+    """
+
+    def __init__(self, model: str, settings: EmbedderSettings, cache: Path) -> None:
         import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()
-        device = settings.device if settings.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        try:
-            self._model = SentenceTransformer(
-                model, device=device, local_files_only=not settings.allow_download, model_kwargs={"dtype": dtype}
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise Misconfigured(f"The embedding model {model!r} can not be loaded: {error}") from error
-        self._lock = threading.Lock()
-        self.window = int(self._model.max_seq_length or 512)
+        self._model = _load(model, settings)
+        limit = int(self._model.max_seq_length or 512)
         self.dimension = int(self._model.get_embedding_dimension())
-        self.engine = f"torch {str(dtype).removeprefix('torch.')} {device}"
-        built_in = Path(model) == built_in_model()
-        if built_in:
+        if Path(model) == built_in_model():
             digest = _file_digest(Path(model) / "model.safetensors")
-            self.fingerprint = f"{BUILT_IN}-{digest[:12]}-mean-{self.window}"
+            self.fingerprint = f"{BUILT_IN}-{digest[:12]}-mean-{limit}"
         else:
-            self.fingerprint = f"{Path(model).name}-{_state_digest(self._model)[:12]}-{self.window}"
+            self.fingerprint = f"{Path(model).name}-{_state_digest(self._model)[:12]}-{limit}"
+        file = _tokenizer_file(self._model.tokenizer, Path(model), cache)
+        self.counter = counter_of(file)
+        self._count = open_counter(self.counter)
+        self._tokenizer = open_tokenizer(file, limit)
+        empty, prompt = self._count(["", self._prompt("passage")[1]])
+        self.window = limit - (prompt - empty)
+        self._reading = threading.Lock()
+        devices = _devices(settings.device)
+        replicas = [_Replica(self._model, device) for device in devices]
+        self._idle: queue.SimpleQueue[_Replica] = queue.SimpleQueue()
+        for replica in replicas:
+            self._idle.put(replica)
+        self._replicas = len(replicas)
+        self._pool = ThreadPoolExecutor(self._replicas, thread_name_prefix="embedder")
+        self._pass_tokens = GPU_PASS_TOKENS if replicas[0].on_gpu else PASS_TOKENS
+        self.engine = f"torch {replicas[0].precision} {','.join(devices)}"
 
     def encode(self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False) -> Encoding:
         """See `rag.protocols.Embedder`; a model's own prompts for queries and documents are used."""
-        call = self._model.encode_query if role == "query" else self._model.encode_document
-        with self._lock:
-            outputs = call(list(texts), output_value=None, batch_size=64, show_progress_bar=False) if texts else []
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        for row, output in enumerate(outputs):
-            vectors[row] = output["sentence_embedding"].float().cpu().numpy()
+        if not texts:
+            return Encoding(vectors)
+        task, prompt = self._prompt(role)
+        with self._reading:  # the tokenizer of transformers is not thread-safe
+            features = self._model.preprocess(list(texts), prompt=prompt, task=task)
+        mask = features["attention_mask"]
+        lengths: list[int] = mask.sum(dim=1).tolist()
+        budget = min(self._pass_tokens, -(-sum(lengths) // self._replicas))
+        batches = list(pack_by_tokens(lengths, max(budget, *lengths)))
+        jobs = [(_rows(features, batch), task, tokens) for batch in batches]
+        states: list[Vectors | None] = [None] * len(texts)
+        for batch, (found, found_states) in zip(batches, self._pool.map(self._forward, jobs), strict=True):
+            vectors[batch] = found[:, : self.dimension]
+            for position, row in zip(batch, found_states, strict=False):
+                states[position] = row
         if not tokens:
             return Encoding(_unit(vectors))
-        return Encoding(_unit(vectors), tuple(map(self._tokens_of, texts, outputs)))
+        read = self._tokenizer.encode_batch([prompt + text for text in texts])
+        kept = (row for row in states if row is not None)
+        return Encoding(
+            _unit(vectors), tuple(_token_vectors(s, r, len(prompt)) for s, r in zip(kept, read, strict=True))
+        )
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        if not texts:
-            return []
-        tokenizer = self._model.tokenizer
-        return [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
+        return self._count(texts)
 
     def close(self) -> None:
-        """Free the model."""
-        del self._model
+        """Free the model and its replicas."""
+        self._pool.shutdown()
+        del self._model, self._idle
 
-    def _tokens_of(self, text: str, output: dict[str, Any]) -> TokenVectors:
-        rows = self._model.tokenizer(
-            text, truncation=True, max_length=self.window, return_offsets_mapping=True, return_special_tokens_mask=True
+    def _prompt(self, role: Role) -> tuple[str, str]:
+        """Return what the model calls the task, and the prompt that it was trained with for it, if any."""
+        task, names = ("query", ["query"]) if role == "query" else ("document", ["document", "passage", "corpus"])
+        prompts: Mapping[str, str | None] = self._model.prompts
+        name = next((name for name in names if name in prompts), self._model.default_prompt_name)
+        return task, (prompts.get(name) or "") if name else ""
+
+    def _forward(self, job: tuple[dict[str, Any], str, bool]) -> tuple[Vectors, list[Vectors]]:
+        """Run one batch on a replica that nobody uses."""
+        replica = self._idle.get()
+        try:
+            return replica.forward(*job)
+        finally:
+            self._idle.put(replica)
+
+
+class _Replica:
+    """A model on one device, in the precision that suits it. Replicas on the CPU share its weights."""
+
+    def __init__(self, model: Any, device: str) -> None:
+        import torch
+
+        self.on_gpu = device.startswith("cuda")
+        dtype = torch.float32
+        try:
+            if self.on_gpu:
+                dtype = torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+            self._device = torch.device(device)
+            self._model = (copy.deepcopy(model) if self.on_gpu else model).to(self._device, dtype).eval()
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise Misconfigured(f"embedder.device names {device!r}, which can not be used: {error}") from error
+        self.precision = str(dtype).removeprefix("torch.")
+
+    def forward(self, features: dict[str, Any], task: str, tokens: bool) -> tuple[Vectors, list[Vectors]]:
+        """Return the vectors of a batch and, if asked for, the states of each row's own tokens."""
+        import torch
+
+        mask = features["attention_mask"].bool()
+        with torch.inference_mode():
+            moved = {name: self._moved(value) for name, value in features.items()}
+            found = self._model(moved, task=task)
+            vectors: Vectors = found["sentence_embedding"].float().cpu().numpy()
+            if not tokens:
+                return vectors, []
+            states = found["token_embeddings"].float().cpu()
+        return vectors, [row[own].numpy() for row, own in zip(states, mask, strict=True)]
+
+    def _moved(self, value: Any) -> Any:
+        if not hasattr(value, "to"):
+            return value
+        return value.pin_memory().to(self._device, non_blocking=True) if self.on_gpu else value.to(self._device)
+
+
+def _load(model: str, settings: EmbedderSettings) -> Any:
+    """Return the model on the CPU in float32, which all its replicas are made from."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    try:
+        return SentenceTransformer(
+            model,
+            device="cpu",
+            local_files_only=not settings.allow_download,
+            model_kwargs={"dtype": torch.float32},
         )
-        states = output["token_embeddings"].float().cpu().numpy()[: len(rows["input_ids"])]
-        kept = np.array(rows["special_tokens_mask"]) == 0
-        spans = np.array(rows["offset_mapping"], dtype=np.int32).reshape(-1, 2)
-        ids = np.array(rows["input_ids"], dtype=np.int32)
-        return TokenVectors(_unit(states[kept]), spans[kept], ids[kept])
+    except (OSError, ValueError, RuntimeError) as error:
+        raise Misconfigured(f"The embedding model {model!r} can not be loaded: {error}") from error
 
 
-class _Tokenizer:
-    """The model's own tokenizer, free of the padding and cutting that its file asks for."""
+def _devices(setting: str) -> list[str]:
+    """Return the devices that ``setting`` names; ``auto`` is all CUDA devices that can be seen, else the CPU."""
+    import torch
 
-    def __init__(self, file: Path, window: int) -> None:
-        from tokenizers import Tokenizer
-
-        self._whole = Tokenizer.from_file(str(file))
-        self._whole.no_truncation()
-        self._whole.no_padding()
-        self._cut = Tokenizer.from_file(str(file))
-        self._cut.enable_truncation(window)
-        self._cut.no_padding()
-
-    def encode(self, texts: Sequence[str]) -> list[Any]:
-        return list(self._cut.encode_batch(list(texts)))
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        return [len(encoding.ids) for encoding in self._whole.encode_batch_fast(list(texts))]
+    if setting == "auto":
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+    return [name.strip() for name in setting.split(",")]
 
 
-def _token_vectors(states: Vectors, row: Any) -> TokenVectors:
-    kept = np.array(row.special_tokens_mask) == 0
+def _rows(features: Mapping[str, Any], batch: list[int]) -> dict[str, Any]:
+    """Return the features of some rows, without the columns that are padding in all of them."""
+    shape = features["input_ids"].shape
+    columns = features["attention_mask"][batch].any(dim=0)
+    return {
+        name: value[batch][:, columns] if getattr(value, "shape", ())[:2] == shape else value
+        for name, value in features.items()
+    }
+
+
+def _tokenizer_file(tokenizer: Any, folder: Path, cache: Path) -> Path:
+    """Return a ``tokenizer.json`` that reads as ``tokenizer`` does: the model's own, else one that is written once.
+
+    The model's own may not do, for other files beside it can change how it is read.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise Misconfigured("The embedding model has no fast tokenizer; choose one that brings a tokenizer.json.")
+    backend = copy.deepcopy(backend)
+    backend.no_padding()
+    backend.no_truncation()
+    whole = backend.to_str()
+    own = folder / "tokenizer.json"
+    if own.is_file() and open_tokenizer(own).to_str() == whole:
+        return own
+    file = cache / "models" / f"tokenizer-{hashlib.sha256(whole.encode()).hexdigest()[:12]}.json"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
+            written = Path(scratch) / "tokenizer.json"
+            written.write_text(whole, encoding="utf-8")
+            written.replace(file)
+    return file
+
+
+def _token_vectors(states: Vectors, row: Any, skipped: int = 0) -> TokenVectors:
+    """Join the states of a row's tokens with their places, but for special tokens and ``skipped`` characters."""
     spans = np.array(row.offsets, dtype=np.int32).reshape(-1, 2)
+    kept = np.array(row.special_tokens_mask) == 0
+    if skipped:
+        kept &= spans[:, 1] > skipped
     ids = np.array(row.ids, dtype=np.int32)
-    return TokenVectors(_unit(states[: len(ids)][kept]), spans[kept], ids[kept])
+    return TokenVectors(_unit(states[: len(ids)][kept]), np.maximum(spans[kept] - skipped, 0), ids[kept])
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -12,6 +12,8 @@ class CitewellError(Exception):
 
     #: Stable machine-readable name of the kind, shown to REST clients.
     code = "error"
+    #: Whether the same thing may go well at another time.
+    transient = False
 
     def __init__(self, message: str | None = None, **facts: object) -> None:
         self.message = message or " ".join((type(self).__doc__ or "").split())
@@ -47,6 +49,7 @@ class Unavailable(CitewellError):
     """A part of the service does not answer at present; try again later."""
 
     code = "unavailable"
+    transient = True
 
 
 class GeneratorFailed(Unavailable):
@@ -91,7 +94,21 @@ class DamagedDocument(DocumentRejected):
     code = "document_damaged"
 
 
+class ParserStopped(DamagedDocument):
+    """Reading the document crashed the parser; open it in its own program and save it anew."""
+
+    code = "parser_stopped"
+    transient = True
+
+
 class DocumentTooLarge(DocumentRejected):
     """The document is larger than the limits in the settings allow; split it or raise the limit."""
 
     code = "document_too_large"
+
+
+class DocumentTooSlow(DocumentTooLarge):
+    """Reading the document took too long; split it or raise the limit."""
+
+    code = "document_too_slow"
+    transient = True

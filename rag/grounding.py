@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rag.lexical import Analyser
+from rag.words import Analyser
 
 
 class LexicalJudge:

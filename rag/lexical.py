@@ -1,4 +1,4 @@
-"""The lexical index: owns the BM25 library. Finds the words of a question, stemmed, in the passages.
+"""The lexical index: owns the BM25 library. Finds the terms of a question in the passages.
 
 The score is BM25 as in Lucene 8 (Kamphuis et al., "Which BM25 Do You Mean?", ECIR 2020, formula "Lucene (accurate)"):
 
@@ -10,15 +10,13 @@ sealing (of the live tail before the first). So sealing and retiring change no s
 bm25s keeps, for every word, the rows it occurs in with their finished scores; since the idf of its day is known, a
 query scales it to the idf of today. `exact_scores` is the plain twin, word for word the formula above.
 
-Knows no vector. Words are runs of letters and digits; scripts without spaces between words are not split yet.
+Knows no vector, and nothing of words: what a term is, `rag.words` says.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +25,6 @@ from typing import Any
 
 import bm25s
 import numpy as np
-import Stemmer
-from bm25s.stopwords import STOPWORDS_EN
 
 from rag.catalog import Catalog
 from rag.dense import Mask, merge, top, within
@@ -36,37 +32,14 @@ from rag.errors import IndexDamaged
 from rag.lifecycle import STEP, DerivedIndex, Snapshot
 from rag.protocols import Hits, Rows
 from rag.settings import IndexSettings
+from rag.words import ANALYSER, Analyser
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs each step at a level of its own
 
-ANALYSER = "nfkc-casefold-english-1"
 K1 = 1.2
 B = 0.75
-WORD = re.compile(r"[^\W_]+")
-STOP_WORDS = frozenset(STOPWORDS_EN)
 
 Scores = np.ndarray[Any, np.dtype[np.float32]]
-
-
-class Analyser:
-    """Text to index terms: NFKC, case-folded, split into words, English stop words left out, stemmed (Snowball)."""
-
-    def __init__(self) -> None:
-        self._stemmer = Stemmer.Stemmer("english")
-        self._stems: dict[str, str] = {}
-
-    def terms(self, text: str) -> list[str]:
-        """Return the terms of ``text`` in order, repeated as they occur."""
-        words = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-        return [self._stem(word) for word in words if word not in STOP_WORDS]
-
-    def _stem(self, word: str) -> str:
-        stem = self._stems.get(word)
-        if stem is None:
-            if len(self._stems) > 500_000:  # hostile text must not grow the memory without end
-                self._stems.clear()
-            stem = self._stems[word] = self._stemmer.stemWord(word)
-        return stem
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import os
 import secrets
 import shutil
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,13 +32,15 @@ import numpy as np
 import structlog
 
 from rag.catalog import Catalog, Pulse, Seal
-from rag.errors import IndexDamaged
+from rag.errors import IndexDamaged, Unavailable
 from rag.originals import sync_folder
 from rag.protocols import Rows
 from rag.settings import IndexSettings
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+#: Seconds that `seal_alone` waits for another process.
+PATIENCE = 120.0
 #: Rows fetched from the catalog at once while a part is made.
 STEP = 20_000
 
@@ -163,6 +166,17 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
 
         Searches go on meanwhile. If another process is at it, this one leaves it to that one and returns 0.
         """
+        return self._seal(keep_before=True)
+
+    def seal_alone(self) -> None:
+        """Seal, and remove the part before it too, which slow readers may still have open; `Unavailable` if busy."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._seal(keep_before=False) and self._catalog.pulse(self._collection_id).last_seq:
+            if time.monotonic() > deadline:
+                raise Unavailable("Another process is sealing this index; try again in a minute.")
+            time.sleep(0.2)
+
+    def _seal(self, *, keep_before: bool) -> int:
         self._folder.mkdir(parents=True, exist_ok=True)
         with _only_one(self._folder / f".{self.kind}.lock") as alone:
             if not alone:
@@ -172,7 +186,7 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
             name = self._make(pulse)
             self._catalog.record_seal(self._collection_id, self.kind, self._space, Seal(name, pulse.last_seq))
             in_force = self._catalog.seal_folders(self._collection_id)
-            self._sweep(in_force | ({before.folder} if before else set()))
+            self._sweep(in_force | ({before.folder} if before and keep_before else set()))
         return pulse.last_seq
 
     def _make(self, pulse: Pulse) -> str:
@@ -193,6 +207,34 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
             ours = folder.name.startswith((f"{self.kind}-", f".making-{self.kind}-"))
             if ours and folder.name not in keep:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_parts(catalog: Catalog, collection_id: str, folder: Path) -> int:
+    """Remove what sealings that died have left in the ``folder`` of a collection; return how many parts that were.
+
+    What is in force stays, and of each kind the part before it, for slow readers; also whatever is being made now.
+    """
+    swept = 0
+    for lock in folder.glob(".*.lock"):
+        kind = lock.name.removeprefix(".").removesuffix(".lock")
+        with _only_one(lock) as alone:
+            if not alone:
+                continue
+            in_force = catalog.seal_folders(collection_id)
+            last = max((_last_of(name) for name in in_force if name.startswith(f"{kind}-")), default=-1)
+            parts = [part.name for part in folder.glob(f"{kind}-*") if part.name not in in_force]
+            before = max((name for name in parts if _last_of(name) <= last), key=_last_of, default=None)
+            gone = [name for name in parts if name != before]
+            gone += [part.name for part in folder.glob(f".making-{kind}-*")]
+            for name in gone:
+                shutil.rmtree(folder / name, ignore_errors=True)
+            swept += len(gone)
+    return swept
+
+
+def _last_of(name: str) -> int:
+    """Return the last row of a sealed part by the name of its folder."""
+    return int(name.split("-")[1])
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -55,6 +55,11 @@ class Embedder(Protocol):
         ...
 
     @property
+    def counter(self) -> str:
+        """Names what `rag.tokens.open_counter` opens in any process to count exactly as ``count_tokens`` does."""
+        ...
+
+    @property
     def dimension(self) -> int: ...
 
     @property
@@ -96,6 +101,10 @@ class Index(Protocol[Query_contra]):
 
     def seal(self) -> int:
         """Write all rows seen into a new sealed part, name it in the catalog, and return its last sequence number."""
+        ...
+
+    def seal_alone(self) -> None:
+        """Seal, and remove every older part at once; raises `Unavailable` while another process is at it."""
         ...
 
 

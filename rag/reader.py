@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rag.lexical import STOP_WORDS, WORD
 from rag.protocols import Embedder, TokenVectors, Vectors
 from rag.records import CELL, Delta, Kind, Passage, Prompt, Quote
 from rag.sentences import sentence_spans
+from rag.words import STOP_WORDS, WORD
 
 # The numbers below were chosen on training questions alone; eval/LOG.md has the figures.
 

@@ -95,14 +95,33 @@ class Element:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A file inside a document: in an archive, or attached to a message. It becomes a document of its own.
+
+    ``name`` is its relative path in there. ``error`` says in one sentence why it can not be taken out, if it can not;
+    ``sha256`` is empty then.
+    """
+
+    name: str
+    sha256: str
+    size: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ParsedDocument:
-    """What the parser makes of a file. ``text[e.start:e.end] == e.text`` for every element ``e``."""
+    """What the parser makes of a file. ``text[e.start:e.end] == e.text`` for every element ``e``.
+
+    ``language`` is the ISO 639-1 code of most of the text, None where there is too little of it to tell.
+    """
 
     elements: tuple[Element, ...]
     media_type: str
     title: str | None = None
     pages: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    language: str | None = None
+    members: tuple[Member, ...] = ()
 
     @classmethod
     def from_blocks(
@@ -112,6 +131,8 @@ class ParsedDocument:
         title: str | None = None,
         pages: int | None = None,
         metadata: Mapping[str, Any] | None = None,
+        language: str | None = None,
+        members: tuple[Member, ...] = (),
     ) -> ParsedDocument:
         """Lay ``blocks`` one after the other, leaving out those without any visible text."""
         elements = []
@@ -122,7 +143,7 @@ class ParsedDocument:
                 continue
             elements.append(Element(block.kind, text, block.page, block.section, start))
             start += len(text) + len(ELEMENT_SEPARATOR)
-        return cls(tuple(elements), media_type, title, pages, metadata or {})
+        return cls(tuple(elements), media_type, title, pages, metadata or {}, language, members)
 
     @property
     def text(self) -> str:
@@ -151,6 +172,11 @@ class Chunk:
     def indexed_text(self) -> str:
         return f"{self.context}\n{self.text}" if self.context else self.text
 
+    @property
+    def digest(self) -> str:
+        """Equal for chunks that are embedded and indexed alike, wherever they stand."""
+        return digest(self.context, self.text)
+
 
 @dataclass(frozen=True, slots=True)
 class Collection:
@@ -169,7 +195,12 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One content of a document. ``progress`` runs from 0 to 1 over all stages."""
+    """One content of a document. ``progress`` runs from 0 to 1 over all stages.
+
+    A version that waits for another try has the ``error`` of the last one and is not tried ``not_before`` that time.
+    ``attempts`` counts tries; ``deaths`` counts workers that fell silent over it since it last got a stage further.
+    ``parse_id`` names what the parser made of it, once that is kept.
+    """
 
     id: str
     document_id: str
@@ -191,13 +222,20 @@ class Version:
     pages: int | None = None
     elements: int = 0
     passages: int = 0
+    language: str | None = None
+    deaths: int = 0
+    not_before: datetime | None = None
+    ended_at: datetime | None = None
+    parse_id: str | None = None
+    batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """A name in a collection with its newest version, and the version that is searched now, if any.
 
-    The two differ while a new version is being read, and stay different when it could not be read.
+    The two differ while a new version is being read, and stay different when it could not be read. ``parent_id`` is the
+    archive or message that it was taken out of.
     """
 
     id: str
@@ -206,11 +244,67 @@ class Document:
     created_at: datetime
     newest: Version
     live_version_id: str | None
+    parent_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Files that came together, and how far they are: ``states`` counts them, those that were refused under `REFUSED`.
+
+    ``size`` and ``size_ended`` are bytes, of all files and of those that have ended; ``passages`` became searchable
+    through it. ``ended_at`` is None while one of them waits or is being read.
+    """
+
+    id: str
+    collection_id: str
+    created_at: datetime
+    files: int
+    states: Mapping[str, int]
+    size: int
+    size_ended: int
+    passages: int
+    ended_at: datetime | None
+
+    @property
+    def ended(self) -> int:
+        """How many files have an outcome."""
+        return self.files - self.states.get(State.QUEUED, 0) - self.states.get(State.PROCESSING, 0)
+
+
+#: Stands among the states of a batch's files for those that were never taken in.
+REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFile:
+    """One file of a batch. ``outcome`` is what accepting it meant; a refused one has an error and no version."""
+
+    number: int
+    name: str
+    outcome: str
+    version: Version | None
+    error: str | None = None
+    error_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Another place that says the same as a passage. ``exact``: in the same words, headings included."""
+
+    chunk_id: str
+    document_id: str
+    document: str
+    version: int
+    page: int | None
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A chunk as retrieved: where it stands, and what each stage thought of it (higher is better)."""
+    """A chunk as retrieved: where it stands, and what each stage thought of it (higher is better).
+
+    Passages of one collection with equal ``like_id`` say the same; ``also_in`` names where else the retriever found it.
+    """
 
     chunk_id: str
     seq: int
@@ -229,6 +323,8 @@ class Passage:
     section: tuple[str, ...]
     score: float = 0.0
     scores: Mapping[str, float] = field(default_factory=dict)
+    like_id: int | None = None
+    also_in: tuple[Copy, ...] = ()
 
     @property
     def indexed_text(self) -> str:

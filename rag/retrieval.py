@@ -6,6 +6,7 @@ generator.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 from rag.catalog import Catalog, wrong_embedder
 from rag.protocols import Embedder, Hits, Index, Vectors
-from rag.records import Collection, Plan, Ranking
+from rag.records import Collection, Copy, Passage, Plan, Ranking
 
 #: A row of the catalog: collection id and sequence number.
 Key = tuple[str, int]
@@ -84,22 +85,54 @@ class Retriever:
             order = sorted(fused, key=lambda key: (-fused[key], key))
         with clock.stage("read"):
             ids = _by_key(self._catalog.chunk_ids, plan, order)  # without those that were retired since the search
-            chosen = [key for key in order if key in ids][: plan.top_k]
-            read = _by_key(self._catalog.passages, plan, chosen)
+            folded = self._folded(plan, [key for key in order if key in ids])
         ranked = [
-            replace(read[key], score=fused[key], scores=_scores(key, dense=dense, lexical=lexical))
-            for key in chosen
-            if key in read
+            replace(passage, score=fused[key], scores=_scores(key, dense=dense, lexical=lexical))
+            for key, passage in folded
         ]
         stages = {name: _ids(part, ids) for name, part in (("dense", dense), ("lexical", lexical), ("fused", fused))}
         return Ranking(tuple(ranked), stages, clock.seconds)
 
+    def _folded(self, plan: Plan, order: Sequence[Key]) -> list[tuple[Key, Passage]]:
+        """Return the first ``plan.top_k`` passages of ``order`` that are no copies of one before them.
+
+        A passage names its copies among those read in ``also_in``. More are read until there are enough that differ.
+        """
+        found: dict[tuple[str, int], tuple[Key, Passage]] = {}
+        step = 2 * plan.top_k
+        for start in range(0, len(order), step):
+            read = _by_key(self._catalog.passages, plan, order[start : start + step])
+            for key in order[start : start + step]:
+                if (passage := read.get(key)) is None:
+                    continue
+                group = (passage.collection_id, passage.like_id or -passage.seq)
+                if group in found:
+                    first, best = found[group]
+                    found[group] = first, replace(best, also_in=(*best.also_in, as_copy(passage, best)))
+                elif len(found) < plan.top_k:
+                    found[group] = key, passage
+            if len(found) == plan.top_k:
+                break
+        return list(found.values())
+
+
+def as_copy(passage: Passage, of: Passage) -> Copy:
+    """Return ``passage`` as a copy of another."""
+    exact = passage.indexed_text == of.indexed_text
+    return Copy(passage.chunk_id, passage.document_id, passage.document, passage.version, passage.page, exact)
+
 
 class Clock:
-    """Adds up the seconds of named stages."""
+    """Adds up the seconds of named stages. Thread-safe."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add to a stage what was measured elsewhere."""
+        with self._lock:
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -107,7 +140,7 @@ class Clock:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.add(name, time.perf_counter() - start)
 
 
 def _by_key(look_up: Callable[[str, Sequence[int]], Mapping[int, T]], plan: Plan, keys: Sequence[Key]) -> dict[Key, T]:

@@ -31,6 +31,11 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+#: Names are sorted by code point in every database, since pages of a listing go on after a name.
+NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+#: A number that the database gives; SQLite counts only in its own kind of integer.
+NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
 # `commits` grows with every change that a search can notice, `last_seq` with every chunk. Both are taken inside the
 # writing transaction with this row locked, so that a reader who has seen n has seen everything up to n.
 collections = sa.Table(
@@ -44,18 +49,24 @@ collections = sa.Table(
     sa.Column("last_seq", sa.Integer, nullable=False, default=0),
 )
 
+# `parent_id` is the archive or message that the document was taken out of; `source` is what a synchronised folder said
+# of the file when it was last looked at (its place, size and time), so that an unchanged file need not be read.
 documents = sa.Table(
     "documents",
     metadata,
     sa.Column("id", sa.String(32), primary_key=True),
     sa.Column("collection_id", sa.ForeignKey("collections.id"), nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("name", NAME, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("deleted_at", UtcDateTime),
     sa.Column("live_version_id", sa.String(32)),
+    sa.Column("parent_id", sa.String(32), index=True),
+    sa.Column("source", sa.Text),
     sa.UniqueConstraint("collection_id", "name", name="uq_documents_collection_id_name"),
 )
 
+# The queue is in here: `state` and the lease, `not_before` for the pause before another try, and `turn`, the place in
+# line. `attempts` counts tries, `deaths` the workers that fell silent over it since it last got a stage further.
 versions = sa.Table(
     "versions",
     metadata,
@@ -69,45 +80,82 @@ versions = sa.Table(
     sa.Column("stage", sa.String(20), nullable=False),
     sa.Column("progress", sa.Float, nullable=False, default=0.0),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("deaths", sa.Integer, nullable=False, default=0),
+    sa.Column("not_before", UtcDateTime),
+    sa.Column("turn", sa.BigInteger, nullable=False, default=0),
+    sa.Column("batch_id", sa.String(32), index=True),
+    sa.Column("parse_id", sa.String(32), index=True),
     sa.Column("error", sa.Text),
     sa.Column("error_code", sa.String(50)),
     sa.Column("lease_owner", sa.String(100)),
     sa.Column("lease_until", UtcDateTime),
     sa.Column("created_at", UtcDateTime, nullable=False),
-    sa.Column("ready_at", UtcDateTime),
+    sa.Column("ended_at", UtcDateTime),
     sa.Column("media_type", sa.String(200)),
+    sa.Column("language", sa.String(10)),
     sa.Column("title", sa.Text),
     sa.Column("pages", sa.Integer),
     sa.Column("elements", sa.Integer, nullable=False, default=0),
     sa.Column("passages", sa.Integer, nullable=False, default=0),
     sa.UniqueConstraint("document_id", "number", name="uq_versions_document_id_number"),
-    sa.Index("ix_versions_queue", "state", "created_at"),
+    sa.Index("ix_versions_queue", "state", "turn", "created_at"),
 )
 
-# What the parser made of a version: its parsed text and the places of its elements, both zlib-compressed.
+# What the parser made of some content, whole: `id` is a digest of the content and of all that decides how it is read,
+# so that equal files are parsed once. Text and the places of the elements are zlib-compressed.
 parses = sa.Table(
     "parses",
     metadata,
-    sa.Column("version_id", sa.ForeignKey("versions.id"), primary_key=True),
+    sa.Column("id", sa.String(32), primary_key=True),
     sa.Column("text", sa.LargeBinary, nullable=False),
     sa.Column("elements", sa.LargeBinary, nullable=False),
+    sa.Column("media_type", sa.String(200), nullable=False),
+    sa.Column("title", sa.Text),
+    sa.Column("pages", sa.Integer),
+    sa.Column("language", sa.String(10)),
+    sa.Column("metadata", sa.JSON, nullable=False),
+    sa.Column("members", sa.JSON, nullable=False),
 )
 
+# The texts of chunks, each once in a collection however many documents hold it. `like_id` is the text that this one is
+# a near-copy of, or its own id. A text may stand here before the first chunk that needs it: its vector was paid for.
+texts = sa.Table(
+    "texts",
+    metadata,
+    sa.Column("id", NUMBER, primary_key=True, autoincrement=True),
+    sa.Column("collection_id", sa.ForeignKey("collections.id"), nullable=False),
+    sa.Column("digest", sa.String(32), nullable=False),
+    sa.Column("context", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("tokens", sa.Integer, nullable=False),
+    sa.Column("like_id", NUMBER),
+    sa.UniqueConstraint("collection_id", "digest", name="uq_texts_collection_id_digest"),
+    sqlite_autoincrement=True,
+)
+
+# Where near-copies meet: each text stands under the few numbers that `rag.copies` gives it.
+bands = sa.Table(
+    "bands",
+    metadata,
+    sa.Column("collection_id", sa.ForeignKey("collections.id"), primary_key=True),
+    sa.Column("band", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("text_id", sa.ForeignKey("texts.id"), primary_key=True, index=True),
+)
+
+# A purged row keeps its number and nothing else until no index can hold it any more.
 chunks = sa.Table(
     "chunks",
     metadata,
     sa.Column("collection_id", sa.ForeignKey("collections.id"), primary_key=True),
     sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("id", sa.String(32), nullable=False, index=True),
-    sa.Column("version_id", sa.ForeignKey("versions.id"), nullable=False, index=True),
+    sa.Column("version_id", sa.ForeignKey("versions.id"), index=True),
+    sa.Column("text_id", sa.ForeignKey("texts.id"), index=True),
     sa.Column("start", sa.Integer, nullable=False),
     sa.Column("end", sa.Integer, nullable=False),
     sa.Column("kind", sa.String(20), nullable=False),
     sa.Column("page", sa.Integer),
     sa.Column("section", sa.JSON, nullable=False),
-    sa.Column("tokens", sa.Integer, nullable=False),
-    sa.Column("context", sa.Text, nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
     sa.Column("retired_commit", sa.Integer),
     # Of retired rows alone: as an index of all rows it would tempt the planner away from the primary key.
     sa.Index(
@@ -119,15 +167,37 @@ chunks = sa.Table(
     ),
 )
 
-# One row of float32 for each chunk and embedder: two embedders can stand side by side while one replaces the other.
+# One row of float32 for each text and embedder: two embedders can stand side by side while one replaces the other.
 vectors = sa.Table(
     "vectors",
     metadata,
-    sa.Column("collection_id", sa.String(32), primary_key=True),
+    sa.Column("text_id", sa.ForeignKey("texts.id"), primary_key=True, autoincrement=False),
     sa.Column("embedder", sa.String(200), primary_key=True),
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("vector", sa.LargeBinary, nullable=False),
-    sa.ForeignKeyConstraint(["collection_id", "seq"], ["chunks.collection_id", "chunks.seq"], name="fk_vectors_chunk"),
+)
+
+# Files that came together. `last_turn` is the place in line of the last of them.
+batches = sa.Table(
+    "batches",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("collection_id", sa.ForeignKey("collections.id"), nullable=False, index=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("files", sa.Integer, nullable=False, default=0),
+    sa.Column("last_turn", sa.BigInteger, nullable=False, default=-1),
+)
+
+# Every file of a batch in the order in which it came, also one that was refused and has no version.
+batch_files = sa.Table(
+    "batch_files",
+    metadata,
+    sa.Column("batch_id", sa.ForeignKey("batches.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("outcome", sa.String(20), nullable=False),
+    sa.Column("version_id", sa.ForeignKey("versions.id"), index=True),
+    sa.Column("error_code", sa.String(50)),
+    sa.Column("error", sa.Text),
 )
 
 # The sealed parts in force: one for each collection, kind of index and space (embedder or analyser).

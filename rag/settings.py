@@ -32,7 +32,7 @@ class ServerSettings(_Part):
     host: str = Field("127.0.0.1", description="Address to listen on; only loopback addresses are taken as yet.")
     port: int = Field(8321, ge=0, le=65535, description="Port to listen on.")
     max_question_chars: int = Field(4000, ge=1, description="Longest question, in characters.")
-    max_files_per_upload: int = Field(100, ge=1, description="Most files in one upload request.")
+    max_files_per_upload: int = Field(1_000, ge=1, description="Most files in one upload request.")
 
 
 class EmbedderSettings(_Part):
@@ -45,7 +45,10 @@ class EmbedderSettings(_Part):
     backend: Literal["auto", "openvino", "torch"] = Field(
         "auto", description="auto takes OpenVINO when it is installed and the model is the built-in one, else torch."
     )
-    device: str = Field("auto", description="Torch device of the torch backend: auto, cpu, cuda, cuda:1 ...")
+    device: str = Field(
+        "auto",
+        description="Devices of the torch backend, joined by commas (cpu, cuda, cuda:0,cuda:1); auto takes every GPU.",
+    )
     threads: int = Field(0, ge=0, description="CPU threads of one model call; 0 leaves the choice to the backend.")
     allow_download: bool = Field(False, description="Let the torch backend fetch a model from the hub by its name.")
 
@@ -92,7 +95,25 @@ class IngestSettings(_Part):
     max_file_bytes: int = Field(200_000_000, ge=1, description="Largest file that is accepted.")
     max_pages: int = Field(5_000, ge=1, description="Most pages of one document.")
     max_text_chars: int = Field(50_000_000, ge=1, description="Most characters of parsed text of one document.")
+    max_pixels: int = Field(100_000_000, ge=1, description="Most pixels of one picture, or of one page made a picture.")
+    archive_members: int = Field(10_000, ge=1, description="Most files in one archive or message, and inside those.")
+    archive_bytes: int = Field(2_000_000_000, ge=1, description="Most bytes that the files of an archive unpack to.")
+    archive_ratio: int = Field(200, ge=1, description="Most bytes that one byte of an archive unpacks to.")
+    archive_depth: int = Field(3, ge=0, description="How deep archives in archives (or messages) are opened.")
+    ocr: Literal["auto", "tesseract", "rapidocr", "off"] = Field(
+        "auto", description="What reads pictures: auto takes Debian's tesseract, else rapidocr (the extra `ocr`)."
+    )
+    ocr_languages: str = Field(
+        "", description="Languages for tesseract, joined by + (deu+eng); empty: all that are installed, at most four."
+    )
+    ocr_dpi: int = Field(200, ge=50, le=600, description="Resolution in which a page is made a picture for OCR.")
+    ocr_seconds: float = Field(3600.0, gt=0, description="Longest time that reading one document with OCR may take.")
+    parsers: int = Field(0, ge=0, description="Parsing processes beside the embedder; 0: one for each core, 2 to 8.")
     attempts: int = Field(3, ge=1, description="How often a file is tried before it is called failed.")
+    deaths: int = Field(10, ge=1, description="How often a file's worker may die over it before it is called failed.")
+    retry_seconds: float = Field(5.0, gt=0, description="Pause before the second try, doubled for each one after it.")
+    retry_most_seconds: float = Field(600.0, gt=0, description="Longest pause between two tries.")
+    stall_seconds: float = Field(600.0, gt=0, description="A worker that gets no step further for so long ends itself.")
     lease_seconds: float = Field(60.0, gt=0, description="A worker silent for so long loses its file to another.")
     poll_seconds: float = Field(0.5, gt=0, description="How often an idle worker looks for work.")
     embed_batch: int = Field(64, ge=1, description="Most passages in one model call.")
@@ -131,6 +152,11 @@ class Settings(BaseSettings):
     data: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("citewell", appauthor=False)),
         description="The data folder: catalog, originals, indexes.",
+    )
+    database: SecretStr | None = Field(
+        None,
+        description="The catalog's database, postgresql://user:password@host/name; by default a SQLite file in `data`. "
+        "Workers on several machines share it and a `data` folder that all of them see.",
     )
     cache: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_dir("citewell", appauthor=False)),
@@ -187,7 +213,8 @@ def environment_for(settings: Settings) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(replaced)}
     given = {f"CITEWELL_{name}".upper(): part.model_dump_json() for name, part in parts.items()}
     level = {"CITEWELL_LOG_LEVEL": settings.log_level} if "log_level" in settings.model_fields_set else {}
-    return kept | given | level | {"CITEWELL_CACHE": str(settings.cache)}
+    database = {"CITEWELL_DATABASE": settings.database.get_secret_value()} if settings.database else {}
+    return kept | given | level | database | {"CITEWELL_CACHE": str(settings.cache)}
 
 
 def bare_environment(home: str, python_path: str) -> dict[str, str]:

@@ -6,13 +6,14 @@ Enough to list, upload and delete; opens no model and no index, so that commands
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rag.catalog import Catalog
 from rag.errors import Misconfigured
+from rag.lifecycle import sweep_parts
 from rag.originals import Originals
 from rag.records import Collection
 from rag.settings import Settings
@@ -33,10 +34,39 @@ class Store:
     def delete_collection(self, name: str) -> Collection:
         """Remove a collection: its rows in one transaction, then the files that nothing needs any more."""
         collection = self.catalog.collection(name)
-        for sha256 in self.catalog.delete_collection(collection.id):
-            self.originals.remove(sha256)
+        self.remove_originals(self.catalog.delete_collection(collection.id))
         shutil.rmtree(self.index_folder / collection.id, ignore_errors=True)
         return collection
+
+    def remove_originals(self, shas: Sequence[str]) -> tuple[int, int]:
+        """Remove those of some originals that no version has; return how many there were, and their bytes."""
+        if not shas:
+            return 0, 0
+        with self.originals.clearing():
+            sizes = [self.originals.remove(sha) for sha in sorted(self.catalog.unneeded(shas))]
+        return sum(size > 0 for size in sizes), sum(sizes)
+
+    def sweep(self) -> int:
+        """Remove what work that came to nothing has left: rows, originals, half-written files, stray indexes.
+
+        Returns how many. Does nothing to originals and rows while anything waits or is being read.
+        """
+        swept = self.originals.sweep_incoming() + self._sweep_indexes()
+        if self.catalog.queue_length():
+            return swept
+        return swept + self.catalog.sweep() + self.remove_originals(self.originals.list())[0]
+
+    def _sweep_indexes(self) -> int:
+        if not self.index_folder.is_dir():
+            return 0
+        there = {
+            folder.name for folder in self.index_folder.iterdir()
+        }  # before the question: a new one is in its answer
+        gone = there - {collection.id for collection in self.catalog.list_collections(counted=False)}
+        for name in gone:
+            shutil.rmtree(self.index_folder / name, ignore_errors=True)
+        kept = ((name, self.index_folder / name) for name in there - gone)
+        return len(gone) + sum(sweep_parts(self.catalog, name, folder) for name, folder in kept)
 
 
 @contextmanager
@@ -47,7 +77,7 @@ def open_store(settings: Settings) -> Iterator[Store]:
         originals = Originals(settings.data / "originals")
     except OSError as error:
         raise Misconfigured(f"The data folder {settings.data} can not be used: {error.strerror}.") from error
-    catalog = Catalog.in_folder(settings.data)
+    catalog = Catalog(settings.database.get_secret_value()) if settings.database else Catalog.in_folder(settings.data)
     try:
         yield Store(settings, catalog, originals)
     finally:

@@ -6,7 +6,6 @@ They stand behind the same protocols, and one can predict what they do. Knows no
 from __future__ import annotations
 
 import asyncio
-import re
 import zlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +15,7 @@ import numpy as np
 from rag.errors import GeneratorFailed
 from rag.protocols import Encoding, Role, TokenVectors, Vectors
 from rag.records import Delta, Prompt
-
-_WORD = re.compile(r"\w+")
+from rag.tokens import WORD, WORDS, count_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,10 @@ class WordEmbedder:
     def engine(self) -> str:
         return "numpy"
 
+    @property
+    def counter(self) -> str:
+        return WORDS
+
     def encode(self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False) -> Encoding:
         """See `rag.protocols.Embedder`."""
         del role
@@ -47,10 +49,10 @@ class WordEmbedder:
         return Encoding(vectors, tuple(found) if tokens else ())
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [2 + len(_WORD.findall(text)) for text in texts]
+        return count_words(texts)
 
     def _tokens(self, text: str) -> TokenVectors:
-        matches = list(_WORD.finditer(text))[: self.window - 2]
+        matches = list(WORD.finditer(text))[: self.window - 2]
         ids = np.array([zlib.crc32(m.group().casefold().encode()) & 0x7FFFFFFF for m in matches], dtype=np.int32)
         rows = [np.random.default_rng(int(i)).standard_normal(self.dimension) for i in ids]
         spans = np.array([m.span() for m in matches], dtype=np.int32).reshape(-1, 2)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rag.assembly import Citewell
-    from rag.records import Answer, Citation, Passage, Plan, Ranking
+    from rag.records import Answer, Citation, Copy, Passage, Plan, Ranking
     from rag.settings import Settings
 
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotation marks.")]
@@ -112,19 +112,26 @@ def answer_lines(answer: Answer) -> list[str]:
     if answer.notice:
         lines += ["", *wrapped(f"Note: {answer.notice}")]
     cited = sorted(answer.citations, key=lambda citation: citation.number)
+    copies = {passage.chunk_id: passage.also_in for passage in answer.passages}
     if cited:
         lines += ["", "Sources"]
     for number, citations in groupby(cited, key=lambda citation: citation.number):
-        lines += _source_lines(number, list(citations))
+        lines += _source_lines(number, list(citations), copies)
     return lines
 
 
-def _source_lines(number: int, citations: Sequence[Citation]) -> list[str]:
+def _source_lines(number: int, citations: Sequence[Citation], copies: Mapping[str, tuple[Copy, ...]]) -> list[str]:
     first = citations[0]
     lines = wrapped(f"[{number}] {_named(first.document, first.version, first.page, first.section)}", hanging=4)
     for quote, score in {citation.quote: citation.score for citation in citations}.items():
         lines += [*wrapped(f'"{quote}"', indent=4), f"    support {score:.2f}"]
-    return lines
+    return [*lines, *_copy_lines(copies.get(first.chunk_id, ()), indent=4)]
+
+
+def _copy_lines(copies: Sequence[Copy], indent: int) -> list[str]:
+    """Return where else the same is said."""
+    names = dict.fromkeys(_named(copy.document, copy.version, copy.page, ()) for copy in copies)
+    return wrapped(f"also in: {'; '.join(names)}", indent=indent) if names else []
 
 
 def _ranking_lines(ranking: Ranking) -> list[str]:
@@ -135,7 +142,8 @@ def _ranking_lines(ranking: Ranking) -> list[str]:
 
 def _passage_lines(rank: int, passage: Passage) -> list[str]:
     heading = wrapped(f"{rank}. {_named(passage.document, passage.version, passage.page, passage.section)}", hanging=3)
-    return [*heading, f"   {_scores(passage.score, passage.scores)}", *wrapped(passage.text, indent=3), ""]
+    copies = _copy_lines(passage.also_in, indent=3)
+    return [*heading, f"   {_scores(passage.score, passage.scores)}", *wrapped(passage.text, indent=3), *copies, ""]
 
 
 def _scores(score: float, parts: Mapping[str, float]) -> str:

@@ -79,12 +79,16 @@ def _others() -> list[SourceFile]:
 
 
 def _read(citewell: Citewell, collection: Collection, files: Sequence[SourceFile]) -> None:
-    from api.commands.intake import take_in, work_off
+    from api.commands.intake import Summary, file_line, sum_up, take_in, work_off
 
-    items = take_in(citewell.store, collection, files, None)
-    work_off(citewell, items, lambda _: None, lambda _: None)
-    say(f"  {item.line()}" for item in items)
-    if any(item.error for item in items):
+    catalog = citewell.store.catalog
+    batch = catalog.open_batch(collection.id)
+    take_in(citewell.store, collection, batch, files, None)
+    work_off(citewell, batch)
+    done = catalog.batch(batch)
+    say(f"  {file_line(file, done)}" for file in catalog.batch_files(batch))
+    sum_up(citewell.store, summary := Summary(COLLECTION, batch=batch))
+    if summary.failures:
         raise typer.Exit(1)
 
 

@@ -45,8 +45,22 @@ def list_documents(
     if not found:
         say(f"There are no {state} documents." if state else "There are no documents.")
         return
-    rows = [(d.newest.state, d.newest.number, d.newest.passages, d.name) for d in found]
-    say(table(("STATE", "VERSION", "PASSAGES", "DOCUMENT"), rows))
+    doing = [_doing(document.newest) for document in found]
+    header = ("STATE", *(["NOW"] if any(doing) else []), "VERSION", "PASSAGES", "DOCUMENT")
+    rows = [
+        (d.newest.state, *([now] if any(doing) else []), d.newest.number, d.newest.passages, d.name)
+        for d, now in zip(found, doing, strict=True)
+    ]
+    say(table(header, rows))
+
+
+def _doing(version: Version) -> str:
+    """Say what is done with a version, or when: its stage and how much of all is done, or its next try."""
+    if version.state is State.PROCESSING:
+        return f"{version.stage} {version.progress:.0%}"
+    if version.state is State.QUEUED and version.not_before is not None:
+        return f"next try {version.not_before:%H:%M:%S} UTC"
+    return ""
 
 
 def _all(store: Store, collection: str, state: State | None) -> Iterator[Document]:
@@ -103,16 +117,20 @@ def _lines(document: Document, live: Version | None) -> list[str]:
         "state": f"{newest.state}, {newest.progress:.0%} done",
         "stage": newest.stage,
         "error": newest.error,
+        "next try": f"{newest.not_before:%Y-%m-%d %H:%M:%S} UTC" if newest.not_before else None,
         "version": f"{newest.number}, of {newest.created_at:%Y-%m-%d %H:%M:%S} UTC",
         "searched": f"version {live.number}, {counted(live.passages, 'passage')}" if live else "nothing of it",
         "title": newest.title,
         "type": newest.media_type,
+        "language": newest.language,
         "pages": newest.pages,
         "elements": newest.elements,
         "passages": newest.passages,
         "size": counted(newest.size, "byte"),
         "sha256": newest.sha256,
         "attempts": newest.attempts,
+        "batch": newest.batch_id,
+        "part of": document.parent_id,
     }
     facts |= {f"metadata {key}": value for key, value in sorted(newest.metadata.items())}
     wide = max(len(clean(key)) for key in facts)
@@ -149,7 +167,7 @@ def delete_document(
     """Take a document out of a collection.
 
     From then on it is neither found nor cited. Its text and original stay in the data folder, as proof of answers that
-    were made from it.
+    were made from it, until `citewell purge` removes them.
     """
     from rag.store import open_store
 

@@ -5,23 +5,32 @@ Knows options and output; what happens to the files is in ``api.commands.intake`
 
 from __future__ import annotations
 
-import json
+import itertools
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.commands.options import AsJson, CollectionName, Data, Interrupted, read_settings
-from api.commands.progress import shown_progress
-from api.commands.terminal import clean, counted, note, say, say_json
+from api.commands.options import AsJson, CollectionName, Data, Interrupted, NoWait, read_settings
+from api.commands.terminal import clean, counted, say, say_pieces
 from rag.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
-    from api.commands.intake import Item, Report
-    from rag.records import Collection
+    from api.batch_report import Format
+    from api.commands.intake import Found, Summary
+    from api.commands.progress import Display
+    from ingest.sources import SourceProblem
+    from rag.assembly import Citewell
     from rag.settings import Settings
     from rag.store import Store
+
+#: Metadata for every file of a command.
+GivenMetadata = Annotated[
+    str | None,
+    typer.Option("--metadata", metavar="JSON", help="An object kept with every file, to filter on later."),
+]
 
 
 def ingest(
@@ -30,9 +39,11 @@ def ingest(
         list[Path], typer.Argument(metavar="PATH...", help="Files, and folders with all that is in them.")
     ],
     collection: CollectionName,
-    metadata: Annotated[
-        str | None,
-        typer.Option("--metadata", metavar="JSON", help="An object kept with every file, to filter on later."),
+    metadata: GivenMetadata = None,
+    no_wait: NoWait = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write what became of every file to FILE, a .csv or .json."),
     ] = None,
     as_json: AsJson = False,
     data: Data = None,
@@ -42,94 +53,189 @@ def ingest(
     A file is named by its file name, the files of a folder by their path in it. The same name with other content
     replaces the document; the same content again changes nothing, but a file that failed is tried again. Every
     file is safe in the data folder before the first one is read: after a crash or Ctrl-C run the same command again.
+    The files make a batch, which `citewell batches` knows.
 
-    The exit status is 0 only if every file is searchable, and 1 if one failed.
+    The exit status is 0 only if every file is searchable, or waits with --no-wait, and 1 if one failed.
     """
     start = time.perf_counter()
-    given = _read_metadata(metadata)
+    given, form = read_given(metadata), _report_format(report)
     settings = read_settings(ctx, data)
-    report = _ingest(settings, paths, collection, given)
-    report.seconds = time.perf_counter() - start
-    if as_json:
-        say_json(report.as_json())
-    else:
-        say(report.lines())
-    if any(item.error for item in report.items):
+    from api.commands.intake import sum_up
+    from rag.store import open_store
+
+    found, paths_by_name = _found(paths, remember=as_json)
+    with open_store(settings) as store:
+        summary = _take_in(settings, store, collection, found, given, wait=not no_wait)
+        sum_up(store, summary)
+        summary.seconds = time.perf_counter() - start
+        if report is not None and form is not None:
+            write_report(store, summary.batch, report, form)
+        show_summary(store, summary, paths_by_name if as_json else None)
+    if summary.failures:
         raise typer.Exit(1)
 
 
-def _read_metadata(text: str | None) -> dict[str, Any] | None:
+def read_given(text: str | None) -> dict[str, Any] | None:
+    """Return the object of ``--metadata``; raises `BadInput`."""
     if text is None:
         return None
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
-        raise BadInput(f"--metadata is not JSON ({error}); write for example '{{\"year\": 2026}}'.") from error
-    if not isinstance(value, dict):
-        raise BadInput("--metadata must be a JSON object, for example '{\"year\": 2026}'.")
-    return value
+    from api.metadata import read_metadata
+
+    return read_metadata(text, "--metadata")
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+def _report_format(report: Path | None) -> Format | None:
+    """Return how the report is to be written, before any work is done; raises `BadInput`."""
+    if report is None:
+        return None
+    if not report.absolute().parent.is_dir():
+        raise BadInput(f"--report is {clean(str(report))}, whose folder does not exist.")
+    match report.suffix.lower():
+        case ".csv":
+            return "csv"
+        case ".json":
+            return "json"
+    raise BadInput(f"--report is {clean(str(report))}; its name must end with .csv or .json.")
 
 
-def _ingest(settings: Settings, paths: list[Path], name: str, metadata: dict[str, Any] | None) -> Report:
-    from api.commands.intake import Report, refused, take_in
-    from ingest.sources import find_files
-    from rag.store import open_store
+def _found(paths: list[Path], *, remember: bool) -> tuple[Iterator[Found], dict[str, str]]:
+    """Return what is to be ingested as it is found, and, if wanted, where the paths by name will be kept.
 
-    files, problems = find_files(paths)
-    if not files and not problems:
+    Raises `NotFound` if there is nothing.
+    """
+    from ingest.sources import SourceFile, each_file
+
+    by_name: dict[str, str] = {}
+
+    def each() -> Iterator[Found]:
+        for found in each_file(paths):
+            if remember:
+                name = found.name if isinstance(found, SourceFile) else str(found.path)
+                by_name.setdefault(name, str(found.path))
+            yield found
+
+    found = each()
+    first = next(found, None)
+    if first is None:
         raise NotFound(f"There are no files to ingest in {', '.join(clean(str(path)) for path in paths)}.")
-    report = Report(name, created=False, items=refused(problems))
-    if files:
-        with open_store(settings) as store:
-            collection, report.created = _open_collection(store, name)
-            items = take_in(store, collection, files, metadata)
-            report.items = [*items, *report.items]
-            if any(item.pending for item in items):
-                report.stages = _work_off(settings, store, collection, items)
-    return report
+    return itertools.chain([first], found), by_name
 
 
-def _open_collection(store: Store, name: str) -> tuple[Collection, bool]:
-    """Return the collection, and whether it had to be made."""
-    try:
-        return store.catalog.collection(name), False
-    except NotFound:
-        collection = store.catalog.ensure_collection(name)
-        note(f"Created the collection {name}.")
-        return collection, True
+def _take_in(
+    settings: Settings, store: Store, name: str, found: Iterator[Found], metadata: dict[str, Any] | None, *, wait: bool
+) -> Summary:
+    from api.commands.intake import Summary, open_collection, take_in
+    from api.commands.progress import shown_progress
+
+    problems, found = _first_problems(found)
+    summary = Summary(name)
+    if (first := next(found, None)) is None:  # nothing to make a collection for
+        _count_problems(summary, problems)
+        return summary
+    with shown_progress() as display:
+        collection, summary.created = open_collection(store, name)
+        if summary.created:
+            display.note("created", f"Created the collection {name}.", collection=name)
+        batch = summary.batch = store.catalog.open_batch(collection.id)
+        files: Iterable[Found] = itertools.chain(problems, [first], found)
+        try:
+            taken = take_in(
+                store,
+                collection,
+                batch,
+                files,
+                metadata,
+                lambda so_far: display.accepted(batch, so_far, all_of_it=False),
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"Stopped; {counted(store.catalog.batch(batch).files, 'file')} came into the queue, as batch {batch}. "
+                "Run the same command again to go on."
+            ) from None
+        display.accepted(batch, taken, all_of_it=True)
+        if wait:
+            summary.stages = finish(settings, store, batch, display)
+    return summary
 
 
-def _work_off(settings: Settings, store: Store, collection: Collection, items: list[Item]) -> dict[str, float]:
+def _first_problems(found: Iterator[Found]) -> tuple[list[SourceProblem], Iterator[Found]]:
+    """Return the problems that come before the first file, and the rest."""
+    from ingest.sources import SourceProblem
+
+    problems: list[SourceProblem] = []
+    for item in found:
+        if not isinstance(item, SourceProblem):
+            return problems, itertools.chain([item], found)
+        problems.append(item)
+    return problems, iter(())
+
+
+def _count_problems(summary: Summary, problems: list[SourceProblem]) -> None:
+    from api.batch_report import Outcome
+
+    for problem in problems:
+        summary.counts[Outcome.FAILED] += 1
+        summary.add_failure(str(problem.path), problem.reason)
+
+
+def finish(
+    settings: Settings, store: Store, batch: str, display: Display, citewell: Citewell | None = None
+) -> dict[str, float]:
+    """Work off a batch and show how far it is; return the seconds by stage. ``citewell`` is one that is open already.
+
+    Raises `Interrupted` with what is left to do.
+    """
+    from contextlib import nullcontext
+
+    from api.batch_progress import Watch
     from api.commands.intake import work_off
+    from api.commands.progress import followed
     from rag.assembly import open_citewell
-    from rag.records import State
 
-    pending = [item for item in items if item.pending]
-    ids = {item.version.id for item in pending if item.version}
     said = False
-
-    def begun() -> tuple[float, str]:
-        found = store.catalog.list_documents(collection.id, state=State.PROCESSING, limit=20)
-        ours = [document for document in found if document.newest.id in ids]
-        return sum(d.newest.progress for d in ours), ours[0].name if ours else ""
 
     def waiting(number: int) -> None:
         nonlocal said
         if not said:
-            note(f"Another worker has {counted(number, 'file')} in hand, or its lease has yet to run out; waiting.")
+            sentence = f"{counted(number, 'file')} left with another worker, or waiting for another try."
+            display.note("waiting", sentence, batch=batch, files=number)
         said = True
 
     try:
-        with shown_progress(len(pending), begun) as tell, open_citewell(settings) as citewell:
-            worker = work_off(citewell, pending, lambda item: tell(item.line()), waiting)
+        with followed(Watch(store.catalog, batch), display):
+            if store.catalog.batch(batch).ended_at is not None:
+                return {}
+            with nullcontext(citewell) if citewell else open_citewell(settings) as opened:
+                return dict(work_off(opened, batch, waiting))
     except KeyboardInterrupt:
-        left = sum(item.pending for item in pending)
+        found = store.catalog.batch(batch)
         raise Interrupted(
-            f"Stopped; {counted(left, 'file')} of {len(pending):,} left in the queue. "
+            f"Stopped; {counted(found.files - found.ended, 'file')} of {found.files:,} left in the queue. "
             "Run the same command again, or `citewell worker`, to go on."
         ) from None
-    return worker.clock.seconds
+
+
+def write_report(store: Store, batch: str | None, file: Path, form: Format) -> None:
+    """Write the report of a batch to a file; raises `BadInput` if it can not be written."""
+    from api.batch_report import report_of
+
+    if batch is None:
+        return
+    try:
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(report_of(store.catalog, store.catalog.batch(batch), form))
+    except OSError as error:
+        raise BadInput(f"The report {clean(str(file))} can not be written: {error.strerror}.") from error
+
+
+def show_summary(store: Store, summary: Summary, paths: dict[str, str] | None) -> None:
+    """Print a summary: as text, or as JSON with every file if ``paths`` by name are given."""
+    if paths is None:
+        say(summary.lines())
+        return
+    from api.batch_report import as_json_object
+    from api.commands.intake import files_as_json
+
+    failed = ({"path": name, "name": name, "outcome": "failed", "error": error} for name, error in summary.failures)
+    files = failed if summary.batch is None else files_as_json(store, summary.batch, paths)
+    say_pieces(as_json_object(summary.as_json(), "files", files))

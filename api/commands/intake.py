@@ -1,201 +1,205 @@
-"""Files into a collection, and what became of each: what `citewell ingest` and the demo do.
+"""Files into a collection as one batch, and what became of each: what `citewell ingest`, `sync` and the demo do.
 
 Every file is accepted first, which is safe against anything that happens afterwards; then exactly those are worked
-off, together with whatever other worker takes some of them. Knows no option and no output but the report's lines.
+off, together with whatever other worker takes some of them. Knows no option, and no output but the summary's lines.
 """
 
 from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
+from api.batch_report import Outcome, each_file_of, error_of, file_facts, outcome_of
 from api.commands.terminal import clean, counted, wrapped
-from ingest.sources import SourceFile, SourceProblem
+from ingest.sources import SourceFile, SourceProblem, document_name
 from ingest.worker import Worker, accept_file
 from rag.assembly import Citewell
-from rag.catalog import Accepted
-from rag.errors import BadInput, DocumentTooLarge, Misconfigured
-from rag.records import Collection, State, Version
+from rag.catalog.queue import NAME_CHARS
+from rag.errors import BadInput, DocumentTooLarge, Misconfigured, NotFound
+from rag.records import Batch, BatchFile, Collection
 from rag.store import Store
 
-FINAL = frozenset({State.READY, State.FAILED, State.RETIRED})
-#: Versions asked for in one query.
-BATCH = 200
+#: What a file on disk is called by, and what could not be taken of it.
+Found = SourceFile | SourceProblem
+#: Most failures that are named in a summary; the report has all.
+SHOWN = 50
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-_OVERTAKEN = "It was deleted, or replaced by a newer content, while it waited or was being read."
-
-
-class Outcome(StrEnum):
-    """What became of a file. ``RESUMED``: it was accepted by an earlier run that did not finish it."""
-
-    ADDED = "added"
-    REPLACED = "replaced"
-    UNCHANGED = "unchanged"
-    RETRIED = "retried"
-    RESUMED = "resumed"
-    FAILED = "failed"
+_ALWAYS = (Outcome.ADDED, Outcome.REPLACED, Outcome.UNCHANGED, Outcome.RETRIED, Outcome.FAILED)
 
 
 @dataclass(slots=True)
-class Item:
-    """One file on its way. ``version`` is None if it was not accepted; ``error`` says why it failed."""
+class Taken:
+    """How much has been accepted so far: files, their bytes, and how many of the files were refused."""
 
-    path: Path
-    name: str
-    outcome: Outcome
-    version: Version | None = None
-    error: str | None = None
-
-    @property
-    def pending(self) -> bool:
-        return self.version is not None and self.version.state not in FINAL
-
-    def settle(self, version: Version) -> None:
-        """Note how the work on it ended."""
-        self.version = version
-        if version.state is not State.READY:
-            self.outcome = Outcome.FAILED
-            self.error = version.error if version.state is State.FAILED else _OVERTAKEN
-
-    def line(self) -> str:
-        """Say in one line what became of it."""
-        if self.outcome is Outcome.FAILED or self.version is None:
-            return f"{self.outcome} {self.name}: {self.error}"
-        return f"{self.outcome} {self.name} (version {self.version.number}, {passages(self.version.passages)})"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as an object whose fields are named as those of `rag.records.Version`."""
-        found: dict[str, Any] = {
-            "name": self.name,
-            "path": str(self.path),
-            "outcome": self.outcome,
-            "error": self.error,
-        }
-        if version := self.version:
-            found |= {"document_id": version.document_id, "version_id": version.id, "version": version.number}
-            found |= {"state": version.state, "passages": version.passages, "error_code": version.error_code}
-        return found
+    files: int = 0
+    size: int = 0
+    refused: int = 0
 
 
 @dataclass(slots=True)
-class Report:
+class Summary:
     """What became of all files. ``stages`` adds up the seconds of this process by stage of the work."""
 
     collection: str
-    created: bool
-    items: list[Item]
+    created: bool = False
+    batch: str | None = None
+    counts: Counter[Outcome] = field(default_factory=Counter)
+    passages: int = 0
+    waiting: int = 0
+    deleted: int | None = None
+    failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
     stages: Mapping[str, float] = field(default_factory=dict)
 
-    def count(self, outcome: Outcome) -> int:
-        return sum(item.outcome is outcome for item in self.items)
+    def add(self, file: BatchFile, batch: Batch) -> None:
+        """Count a file of the batch."""
+        outcome = outcome_of(file, batch)
+        self.counts[outcome] += 1
+        if outcome is Outcome.FAILED:
+            self.add_failure(file.name, error_of(file) or "")
+        elif file.version is not None and file.version.ended_at is None:
+            self.waiting += 1
+        elif file.version is not None and outcome is not Outcome.UNCHANGED:
+            self.passages += file.version.passages
+
+    def add_failure(self, name: str, error: str) -> None:
+        """Name a file that failed, while there are not too many; the caller counts it."""
+        if len(self.failures) < SHOWN:
+            self.failures.append((name, error))
 
     @property
-    def passages(self) -> int:
-        """How many passages became searchable."""
-        fresh = (i.version for i in self.items if i.outcome not in {Outcome.UNCHANGED, Outcome.FAILED})
-        return sum(version.passages for version in fresh if version)
+    def files(self) -> int:
+        return sum(self.counts.values())
 
     def lines(self) -> list[str]:
-        """Return the summary: a count for each outcome, and a line for each file that failed."""
-        shown = [outcome for outcome in Outcome if outcome is not Outcome.RESUMED or self.count(outcome)]
-        counts = [f"  {outcome:<10}{self.count(outcome):>7,}" for outcome in shown]
-        failed = [item for item in self.items if item.outcome is Outcome.FAILED]
-        return [
-            f"{counted(len(self.items), 'file')} for the collection {self.collection}:",
-            *counts,
-            f"{passages(self.passages)} made searchable in {self.seconds:.1f} seconds.",
-            *(["", "Failed:"] if failed else []),
-            *(line for item in failed for line in _failure(item)),
-        ]
+        """Return the summary: a count for each outcome, and the files that failed."""
+        shown = [outcome for outcome in Outcome if outcome in _ALWAYS or self.counts[outcome]]
+        lines = [f"{counted(self.files, 'file')} for the collection {self.collection}:"]
+        lines += [f"  {outcome:<10}{self.counts[outcome]:>7,}" for outcome in shown]
+        lines += [] if self.deleted is None else [f"  {'deleted':<10}{self.deleted:>7,}"]
+        if self.waiting:
+            lines.append(f"{counted(self.waiting, 'file')} in the queue, for `citewell worker` or `citewell serve`.")
+        lines.append(f"{passages(self.passages)} made searchable in {self.seconds:.1f} seconds.")
+        lines += ["", "Failed:"] if self.failures else []
+        for name, error in self.failures:
+            lines += [f"  {clean(name)}", *wrapped(clean(error), indent=4)]
+        if more := self.counts[Outcome.FAILED] - len(self.failures):
+            lines.append(f"  and {more:,} more, which `citewell batches report` lists.")
+        return [*lines, "", f"Batch {self.batch}"] if self.batch else lines
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts, and the files one by one."""
-        return {
-            "collection": self.collection,
-            "created": self.created,
-            **{outcome.value: self.count(outcome) for outcome in Outcome},
-            "passages": self.passages,
-            "seconds": round(self.seconds, 3),
-            "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
-            "files": [item.as_json() for item in self.items],
-        }
+        """Return the counts."""
+        facts: dict[str, Any] = {"collection": self.collection, "created": self.created, "batch": self.batch}
+        facts |= {outcome.value: self.counts[outcome] for outcome in Outcome}
+        facts |= {} if self.deleted is None else {"deleted": self.deleted}
+        facts |= {"waiting": self.waiting, "passages": self.passages, "seconds": round(self.seconds, 3)}
+        return facts | {"stages": {name: round(seconds, 3) for name, seconds in self.stages.items()}}
 
 
 def passages(number: int) -> str:
     return counted(number, "passage")
 
 
-def _failure(item: Item) -> list[str]:
-    return [f"  {clean(item.name)}", *wrapped(clean(item.error or ""), indent=4)]
+def file_line(file: BatchFile, batch: Batch) -> str:
+    """Say in one line what became of a file."""
+    outcome = outcome_of(file, batch)
+    if outcome is Outcome.FAILED or file.version is None:
+        return f"{outcome} {file.name}: {error_of(file)}"
+    return f"{outcome} {file.name} (version {file.version.number}, {passages(file.version.passages)})"
+
+
+def open_collection(store: Store, name: str) -> tuple[Collection, bool]:
+    """Return the collection of this name, and whether it had to be made."""
+    try:
+        return store.catalog.collection(name, counted=False), False
+    except NotFound:
+        return store.catalog.ensure_collection(name), True
 
 
 def take_in(
-    store: Store, collection: Collection, files: Iterable[SourceFile], metadata: dict[str, Any] | None
-) -> list[Item]:
-    """Accept files: when this returns, those without an error are in the queue for good."""
-    return [_accepted(store, collection, file, metadata) for file in files]
+    store: Store,
+    collection: Collection,
+    batch: str,
+    found: Iterable[Found],
+    metadata: dict[str, Any] | None,
+    tell: Callable[[Taken], None] = lambda _: None,
+    mark: Callable[[SourceFile], str | None] = lambda _: None,
+) -> Taken:
+    """Accept files into a batch: when this returns, all are in the queue for good, or in the batch with the reason.
+
+    ``tell`` is called after each; ``mark`` says what is kept of a file so that it need not be read again.
+    """
+    taken = Taken()
+    for file in found:
+        taken.files += 1
+        if isinstance(file, SourceProblem):
+            store.catalog.refuse(batch, _named(file), "unreadable", file.reason)
+            taken.refused += 1
+        elif (size := _accept(store, collection, batch, file, metadata, mark(file))) is None:
+            taken.refused += 1
+        else:
+            taken.size += size
+        tell(taken)
+    return taken
 
 
-def refused(problems: Iterable[SourceProblem]) -> list[Item]:
-    """Return what could not be found or opened as items that failed."""
-    return [Item(problem.path, str(problem.path), Outcome.FAILED, error=problem.reason) for problem in problems]
+def _named(problem: SourceProblem) -> str:
+    return document_name(str(problem.path))[:NAME_CHARS]
 
 
-def _accepted(store: Store, collection: Collection, file: SourceFile, metadata: dict[str, Any] | None) -> Item:
+def _accept(
+    store: Store,
+    collection: Collection,
+    batch: str,
+    file: SourceFile,
+    metadata: dict[str, Any] | None,
+    mark: str | None,
+) -> int | None:
+    """Accept one file and return its size, or None if it was refused."""
     try:
-        version, accepted = accept_file(store, collection, file.name, file.path, metadata)
+        version, _ = accept_file(store, collection, file.name, file.path, metadata, batch=batch, source=mark)
     except (BadInput, DocumentTooLarge) as error:
-        return Item(file.path, file.name, Outcome.FAILED, error=error.message)
+        store.catalog.refuse(batch, file.name[:NAME_CHARS], error.code, error.message)
+        return None
     except OSError as error:
         if error.errno in _DISK:
             raise Misconfigured(f"The data folder {store.settings.data} takes no more: {error.strerror}.") from error
-        return Item(file.path, file.name, Outcome.FAILED, error=f"It can not be read: {error.strerror}.")
-    item = Item(file.path, file.name, Outcome(accepted.value), version)
-    if accepted is Accepted.UNCHANGED and item.pending:
-        item.outcome = Outcome.RESUMED
-    return item
+        store.catalog.refuse(batch, file.name[:NAME_CHARS], "unreadable", f"It can not be read: {error.strerror}.")
+        return None
+    return version.size
 
 
-def work_off(
-    citewell: Citewell, items: Sequence[Item], done: Callable[[Item], None], waiting: Callable[[int], None]
-) -> Worker:
-    """Work until every item is final, here or by other workers; return the worker that did its share.
+def work_off(citewell: Citewell, batch: str, waiting: Callable[[int], None] = lambda _: None) -> Mapping[str, float]:
+    """Work until every file of a batch has ended, here or in other workers; return the seconds of each stage here.
 
-    ``done`` is told of each item, ``waiting`` once in a while of how many are left with others.
-    When interrupted, the file in hand goes back to the queue.
+    ``waiting`` is told once in a while how many are with others or wait for another try. When interrupted, what is in
+    hand goes back to the queue.
     """
-    worker = Worker(citewell)
-    pending = {item.version.id: item for item in items if item.version and item.pending}
-    try:
-        for start in range(0, len(pending), BATCH):
-            _work_off(worker, dict(list(pending.items())[start : start + BATCH]), done, waiting)
-    except KeyboardInterrupt:
-        citewell.store.catalog.release(worker.owner)
-        raise
-    return worker
+    catalog, settings = citewell.store.catalog, citewell.store.settings.ingest
+    with Worker(citewell) as worker:
+        while True:
+            worker.drain(batch)
+            found = catalog.batch(batch)
+            if found.ended_at is not None:
+                return worker.clock.seconds
+            waiting(found.files - found.ended)
+            time.sleep(settings.poll_seconds)
 
 
-def _work_off(
-    worker: Worker, pending: dict[str, Item], done: Callable[[Item], None], waiting: Callable[[int], None]
-) -> None:
-    catalog, settings = worker.citewell.store.catalog, worker.citewell.store.settings.ingest
+def sum_up(store: Store, summary: Summary) -> None:
+    """Count every file of the batch of a summary."""
+    if summary.batch is not None:
+        batch = store.catalog.batch(summary.batch)
+        for file in each_file_of(store.catalog, batch.id):
+            summary.add(file, batch)
 
-    def settle(version: Version) -> None:
-        if version.state in FINAL and (item := pending.pop(version.id, None)):
-            item.settle(version)
-            done(item)
 
-    while True:
-        worker.drain(list(pending), settle)
-        for version_id in list(pending):
-            settle(catalog.version(version_id))
-        if not pending:
-            return
-        waiting(len(pending))
-        time.sleep(settings.poll_seconds)
+def files_as_json(store: Store, batch_id: str, paths: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the files of a batch as objects, each with its path where it has one."""
+    batch = store.catalog.batch(batch_id)
+    for file in each_file_of(store.catalog, batch_id):
+        yield {"path": paths.get(file.name), **file_facts(file, batch)}

@@ -43,6 +43,10 @@ TopK = Annotated[
     int | None, typer.Option("--top-k", metavar="N", help="How many passages to find; by default the setting's.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+NoWait = Annotated[
+    bool,
+    typer.Option("--no-wait", help="Return when the files are safe in the queue, for a worker to read."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

@@ -100,6 +100,12 @@ def say_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, default=_plain))
 
 
+def say_pieces(pieces: Iterable[str]) -> None:
+    """Write to standard output what comes in pieces, so that it need not be held as a whole."""
+    for piece in pieces:
+        typer.echo(piece, nl=False)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()

@@ -1,4 +1,4 @@
-"""Documents: uploading, watching, listing, fetching and deleting them.
+"""Documents: uploading, watching, listing, fetching, deleting and purging them.
 
 An upload is taken when its bytes are on disk and its row is committed; a worker reads it afterwards.
 Names come from strangers: `clean_name` decides what a document is called. Knows no parser.
@@ -6,34 +6,39 @@ Names come from strangers: `clean_name` decides what a document is called. Knows
 
 from __future__ import annotations
 
-import json
+import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
-from pydantic import TypeAdapter, ValidationError
+from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from api.metadata import read_metadata, read_metadata_by_name
 from api.problems import problem_of, status_of
+from api.purging import purge
 from api.routes.parts import CollectionName, DocumentId, Whole, problems
 from api.schemas import (
     DocumentDetail,
     DocumentPage,
     DocumentReply,
-    Metadata,
     Problem,
+    PurgeReply,
+    PurgeRequest,
     UploadedFile,
     UploadReply,
     VersionReply,
     check_text,
 )
-from ingest.worker import accept
-from rag.errors import BadInput, CitewellError, Conflict
-from rag.records import Collection, State
+from api.uploads import Form, FormFile, read_file, read_form
+from ingest.worker import accept, take
+from rag.catalog import Accepted
+from rag.catalog.queue import check_name
+from rag.errors import BadInput, CitewellError, Conflict, DocumentTooLarge, NotFound
+from rag.records import Collection, State, Version
 from rag.store import Store
 
 router = APIRouter(prefix="/v1", tags=["documents"])
@@ -50,65 +55,112 @@ INERT = frozenset(
         "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     }
 )
-_METADATA = TypeAdapter(dict[str, Metadata])
-
-
-async def only_known_parts(request: Request) -> None:
-    """Refuse form fields that would be ignored, since a misspelt ``metadata`` must not be lost in silence."""
-    form = await request.form()
-    if unknown := sorted(set(form) - {"files", "metadata"}):
-        raise BadInput(f"The form has a field {unknown[0][:100]!r}; it takes only 'files' and 'metadata'.")
-    if len(form.getlist("metadata")) > 1:
-        raise BadInput("The form has several fields 'metadata'; it takes one, for all files.")
+BatchQuery = Annotated[
+    str | None, Query(alias="batch", description="Id of the batch that the files belong to; by default a new one.")
+]
+_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "items": {"type": "string", "contentMediaType": "application/octet-stream"},
+                            "description": "One part for each file, with its name or relative path.",
+                        },
+                        "metadata": {
+                            "type": "string",
+                            "description": "A JSON object: name of the file, as in the reply, to an object of metadata "
+                            "of any shape, up to 64 kB. Its top values, or what is in lists there, can be filtered on.",
+                            "examples": ['{"leave-policy.docx": {"department": "people", "tags": ["leave", "2026"]}}'],
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+        },
+    }
+}
 
 
 @router.post(
     "/collections/{collection}/documents",
     status_code=202,
     summary="Upload files",
-    responses=problems(400, 404, 409, 413, 415, 422),
+    responses=problems(400, 404, 409, 413, 415, 422, 503),
     response_model=UploadReply,
     response_model_exclude_none=True,
-    dependencies=[Depends(only_known_parts)],
+    openapi_extra=_FORM,
 )
-def upload(
-    collection: CollectionName,
-    citewell: Whole,
-    files: Annotated[list[UploadFile], File(description="One part for each file, with its name or relative path.")],
-    metadata: Annotated[
-        str | None,
-        Form(
-            description="A JSON object: name of the file, as in the reply, to an object of metadata. "
-            "Its values are strings, numbers, true or false, and can be filtered on.",
-            examples=['{"leave-policy.docx": {"department": "people", "year": 2026}}'],
-        ),
-    ] = None,
+async def upload(
+    collection: CollectionName, request: Request, citewell: Whole, batch: BatchQuery = None
 ) -> Response | UploadReply:
     """Takes one or many files and answers at once; a worker reads them afterwards.
 
     Files are kept under their name, or under their relative path if that is what was sent (`2026/travel-policy.pdf`);
     of any other path only the last part is kept. A file of a known name becomes its next version, which replaces the
     one before as soon as it is read. A file that is not taken does not affect the others: its entry holds an `error`.
-    If none is taken, the status is that of the first error.
+    If none is taken, the status is that of the first error. The files make a batch, which tells how far they are, or
+    join one; open one first to send many files in several requests.
     """
-    found = citewell.store.catalog.collection(collection)
-    given = _parse_metadata(metadata)
-    if unused := sorted(set(given) - _usable_names(files)):
-        raise BadInput(f"metadata: no file of this upload is called {unused[0][:200]!r}.")
-    replies: list[UploadedFile] = []
-    errors: list[CitewellError] = []
-    taken: set[str] = set()
-    for file in files:
-        try:
-            replies.append(_take(citewell.store, found, file, given, taken))
-        except CitewellError as error:
-            errors.append(error)
-            replies.append(UploadedFile(name=_shown(file.filename), error=Problem(**problem_of(error))))
-    reply = UploadReply(documents=replies)
-    if len(errors) < len(files):
-        return reply
-    body = {"error": problem_of(errors[0]), **reply.model_dump(mode="json", exclude_none=True)}
-    return JSONResponse(body, status_of(errors[0]))
+    store = citewell.store
+    found = await asyncio.to_thread(_target, store, collection, batch)
+    limits, kind = store.settings, request.headers.get("content-type", "")
+    with Form(kind, store.originals, limits.ingest.max_file_bytes, limits.server.max_files_per_upload) as form:
+        await read_form(request.stream(), form)
+        return await asyncio.to_thread(_take_all, store, found, form, batch)
+
+
+@router.put(
+    "/collections/{collection}/documents/{name:path}",
+    status_code=202,
+    summary="Upload one file as it is",
+    responses=problems(400, 404, 413, 422, 503),
+    response_model=UploadReply,
+    response_model_exclude_none=True,
+    openapi_extra=_BODY,
+)
+async def put_document(
+    collection: CollectionName,
+    name: Annotated[str, Path(description="Name or relative path of the file.", examples=["2026/travel-policy.pdf"])],
+    request: Request,
+    citewell: Whole,
+    batch: BatchQuery = None,
+    metadata: Annotated[
+        str | None, Query(description="Its metadata as a JSON object; or send the header of the same meaning.")
+    ] = None,
+    citewell_metadata: Annotated[str | None, Header(description="Its metadata as a JSON object in ASCII.")] = None,
+) -> UploadReply:
+    """Takes the body as the file, whatever its size up to the limit: the way for very large files.
+
+    Everything else is as with a form of one file.
+    """
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        raise BadInput("The body must be the file itself; send forms by POST to the address above this one.")
+    kept, given = clean_name(name), _one_metadata(metadata, citewell_metadata)
+    store = citewell.store
+    found = await asyncio.to_thread(_target, store, collection, batch)
+    try:
+        with store.originals.incoming(store.settings.ingest.max_file_bytes) as incoming:
+            await read_file(request.stream(), incoming)
+            opened = batch or await asyncio.to_thread(store.catalog.open_batch, found.id)
+            version, outcome = await asyncio.to_thread(take, store, found, kept, incoming, given, batch=opened)
+    except (BadInput, DocumentTooLarge) as error:
+        if batch is not None:
+            await asyncio.to_thread(store.catalog.refuse, batch, kept, error.code, error.message)
+        raise
+    return UploadReply(batch=opened, documents=[UploadedFile.of(version, outcome)])
 
 
 @router.get("/collections/{collection}/documents", summary="List documents", responses=problems(404, 422))
@@ -170,10 +222,39 @@ def retry_document(document_id: DocumentId, citewell: Whole) -> DocumentReply:
     return DocumentReply.of(document, catalog.collection_name(document.collection_id))
 
 
-@router.delete("/documents/{document_id}", status_code=204, summary="Delete a document", responses=problems(404, 422))
-def delete_document(document_id: DocumentId, citewell: Whole) -> None:
-    """Deletes a document: from this moment no search, answer or citation can show it."""
-    citewell.store.catalog.delete_document(document_id)
+@router.delete(
+    "/documents/{document_id}",
+    status_code=204,
+    summary="Delete a document",
+    responses=problems(404, 422, 503)
+    | {200: {"model": PurgeReply, "description": "With `purge`: what was removed for good."}},
+)
+def delete_document(
+    document_id: DocumentId,
+    citewell: Whole,
+    for_good: Annotated[
+        bool, Query(alias="purge", description="Remove its text, vectors and originals from the disk too.")
+    ] = False,
+) -> Response:
+    """Deletes a document, and what was taken out of it: from now on no search, answer or citation can show it."""
+    catalog = citewell.store.catalog
+    if not for_good:
+        catalog.delete_document(document_id)
+        return Response(status_code=204)
+    document = catalog.document(document_id)
+    collection = catalog.collection(catalog.collection_name(document.collection_id), counted=False)
+    return JSONResponse(PurgeReply.of(purge(citewell, collection, [document.id])).model_dump())
+
+
+@router.post("/collections/{collection}/purge", summary="Remove for good", responses=problems(400, 404, 422, 503))
+def purge_documents(collection: CollectionName, body: PurgeRequest, citewell: Whole) -> PurgeReply:
+    """Removes text, vectors and originals from the disk, and says what it removed.
+
+    Of the documents that are named, which are deleted first; without names, of all that was deleted or replaced so far.
+    What another document needs as well stays.
+    """
+    found = citewell.store.catalog.collection(collection, counted=False)
+    return PurgeReply.of(purge(citewell, found, body.documents))
 
 
 def clean_name(sent: str) -> str:
@@ -191,6 +272,7 @@ def clean_name(sent: str) -> str:
     name = sent if clean else _last_part(sent)
     if not name.strip() or name in {".", ".."}:
         raise BadInput("A part of the upload has no usable file name.")
+    check_name(name)
     return name
 
 
@@ -209,40 +291,83 @@ def _last_part(sent: str) -> str:
     return re.sub(r"^[A-Za-z]:", "", part)
 
 
-def _shown(sent: str | None) -> str:
+def _shown(sent: str) -> str:
     """Return what names a refused file in the reply: no path, and nothing that can not be written as UTF-8."""
-    return _last_part(sent or "").encode("utf-8", "replace").decode()
+    return _last_part(sent).encode("utf-8", "replace").decode()
 
 
-def _usable_names(files: Sequence[UploadFile]) -> set[str]:
-    names = set()
-    for file in files:
-        with suppress(BadInput):  # it gets its sentence when its turn comes
-            names.add(clean_name(file.filename or ""))
-    return names
+def _target(store: Store, collection: str, batch: str | None) -> Collection:
+    """Return the collection of an upload; raises `NotFound` if it, or the batch that the upload names, is not there."""
+    found = store.catalog.collection(collection, counted=False)
+    if batch is not None and store.catalog.batch(batch).collection_id != found.id:
+        raise NotFound(f"There is no batch with the id {batch[:64]!r} in the collection {found.name}.")
+    return found
+
+
+def _take_all(store: Store, collection: Collection, form: Form, batch: str | None) -> Response | UploadReply:
+    """Take in the files of a form that has come as a whole."""
+    given = read_metadata_by_name(form.metadata, "metadata") if form.metadata else {}
+    if unused := sorted(set(given) - _usable_names(form)):
+        raise BadInput(f"metadata: no file of this upload is called {unused[0][:200]!r}.")
+    opened = batch or store.catalog.open_batch(collection.id)
+    replies: list[UploadedFile] = []
+    errors: list[CitewellError] = []
+    taken: set[str] = set()
+    for file in form.files:
+        try:
+            replies.append(UploadedFile.of(*_take(store, collection, form, file, given, taken, opened)))
+        except CitewellError as error:
+            errors.append(error)
+            shown = _shown(file.sent)
+            replies.append(UploadedFile(name=shown, error=Problem(**problem_of(error))))
+            store.catalog.refuse(opened, shown, error.code, error.message)
+    reply = UploadReply(batch=opened, documents=replies)
+    if len(errors) < len(form.files):
+        return reply
+    body = {"error": problem_of(errors[0]), **reply.model_dump(mode="json", exclude_none=True)}
+    return JSONResponse(body, status_of(errors[0]))
 
 
 def _take(
-    store: Store, collection: Collection, file: UploadFile, given: Mapping[str, Metadata], taken: set[str]
-) -> UploadedFile:
+    store: Store,
+    collection: Collection,
+    form: Form,
+    file: FormFile,
+    given: Mapping[str, dict[str, Any]],
+    taken: set[str],
+    batch: str,
+) -> tuple[Version, Accepted]:
     """Take in one file of an upload, and add its name to ``taken``; raises what `accept` raises."""
-    name = clean_name(file.filename or "")
+    if file.error is not None:
+        raise file.error
+    name = clean_name(file.sent)
     if name in taken:
         raise Conflict("Another file of this upload has the same name; send them one after the other.")
-    version, outcome = accept(store, collection, name, file.file, given.get(name))
+    if file.incoming is not None:
+        done = take(store, collection, name, file.incoming, given.get(name), batch=batch)
+    else:
+        done = accept(store, collection, name, form.content(file), given.get(name), batch=batch)
     taken.add(name)
-    return UploadedFile.of(version, outcome)
+    return done
 
 
-def _parse_metadata(text: str | None) -> dict[str, Metadata]:
-    if not text:
-        return {}
+def _usable_names(form: Form) -> set[str]:
+    names = set()
+    for file in form.files:
+        with suppress(BadInput):  # it gets its sentence when its turn comes
+            names.add(clean_name(file.sent))
+    return names
+
+
+def _one_metadata(query: str | None, header: str | None) -> dict[str, Any] | None:
+    if query is not None and header is not None:
+        raise BadInput("Metadata came twice, in the query and in the header; send it once.")
+    if query is not None:
+        return read_metadata(query, "metadata")
+    if header is None:
+        return None
     try:
-        return _METADATA.validate_python(json.loads(text))
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(step)[:100] for step in first["loc"]) or "the whole"
-        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise BadInput(f"metadata: {place}: {reason}.") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput("metadata: this is not valid JSON; send an object, file name to object.") from error
+        text = header.encode("latin-1").decode()  # the bytes as they came
+    except UnicodeError as error:
+        raise BadInput("The header Citewell-Metadata is not UTF-8; write JSON in ASCII, with \\u escapes.") from error
+    return read_metadata(text, "Citewell-Metadata")

@@ -11,7 +11,7 @@ from rag.assembly import Citewell
 
 MEANING = {
     400: "The request is not valid.",
-    404: "There is no such collection or document.",
+    404: "There is no such collection, document or batch.",
     409: "The name is taken.",
     413: "Too large.",
     415: "A type of file that Citewell does not read.",

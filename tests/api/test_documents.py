@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from rag.assembly import open_citewell
-from rag.catalog import NAME_CHARS
+from rag.catalog.queue import NAME_CHARS
 from tests.api.live import HOTEL, SAMPLES, problem, read_all, serving, upload
 
 

@@ -46,8 +46,9 @@ def chunks_of(parsed: ParsedDocument) -> list[Chunk]:
 def put(catalog: Catalog, collection_id: str, name: str, texts: Sequence[str], embedder: str = EMBEDDER) -> str:
     """Take a document through accept, claim and commit; return its id."""
     content = "\n".join(texts)
-    version, _ = catalog.accept(collection_id, name, f"{hash_of(content):064x}"[-64:], len(content))
-    claimed = catalog.claim("test", 60.0, [version.id])
+    batch = catalog.open_batch(collection_id)
+    version, _ = catalog.accept(collection_id, name, f"{hash_of(content):064x}"[-64:], len(content), batch=batch)
+    claimed = catalog.claim("test", 60.0, batch=batch)
     if claimed is not None:
         parsed = parsed_of(texts)
         chunks = chunks_of(parsed)

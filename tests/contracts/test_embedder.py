@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from rag.encoders import PASS_TOKENS, OpenVINOEmbedder, open_embedder, pack_by_tokens
 from rag.errors import Misconfigured
 from rag.settings import EmbedderSettings, load_settings
 from rag.testing import WordEmbedder
+from rag.tokens import open_counter
 
 TEXTS = [
     "How long is parental leave?",
@@ -62,6 +64,16 @@ def test_tokens_are_counted_with_the_special_ones_and_beyond_the_window(any_embe
     assert counts[6] == 402
     assert any_embedder.count_tokens([""]) == [2]
     assert any_embedder.count_tokens([]) == []
+
+
+@examples(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=4))
+def test_any_process_can_count_as_the_embedder_does(any_embedder, texts):
+    """Its counter needs no model and agrees with what the embedder counts, and with the tokens that it reads."""
+    counts = any_embedder.count_tokens(texts)
+    assert open_counter(any_embedder.counter)(texts) == counts
+    for count, tokens in zip(counts, any_embedder.encode(texts, tokens=True).tokens, strict=True):
+        assert len(tokens.ids) == min(count, any_embedder.window) - 2
 
 
 def test_likeness_is_found(any_embedder):

@@ -10,14 +10,22 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from rag.catalog import Catalog
 from rag.dense import DenseIndex
 from rag.errors import IndexDamaged
-from rag.lexical import Analyser, LexicalIndex, average_length, exact_scores
+from rag.lexical import LexicalIndex, average_length, exact_scores
 from rag.lifecycle import read_manifest
 from rag.settings import IndexSettings
+from rag.words import Analyser
 from tests.contracts.strategies import DIMENSION, EMBEDDER, hash_of, put, sentences, vectors_for, words
 
 SETTINGS = IndexSettings(seal_rows=1, seal_share=0.0)
@@ -68,11 +76,14 @@ class IndexLife(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
-        self.catalog = Catalog.in_folder(self.folder)
-        self.collection = self.catalog.create_collection("life").id
+        self.catalog = self.open_catalog()
+        self.collection = self.catalog.create_collection(self.folder.name).id
         self.names: dict[str, str] = {}
         self.dense = dense_of(self.catalog, self.collection, self.folder / "indexes")
         self.lexical = LexicalIndex(self.catalog, self.collection, self.folder / "indexes", SETTINGS)
+
+    def open_catalog(self) -> Catalog:
+        return Catalog.in_folder(self.folder)
 
     def teardown(self) -> None:
         if hasattr(self, "catalog"):
@@ -125,6 +136,20 @@ IndexLife.TestCase.settings = settings(
     max_examples=30, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestIndexLife = IndexLife.TestCase
+
+
+class IndexLifeOnPostgresql(IndexLife):
+    """The same life over PostgreSQL; all its collections lie in one database."""
+
+    url = ""
+
+    def open_catalog(self) -> Catalog:
+        return Catalog(self.url)
+
+
+def test_index_life_on_postgresql(postgresql_url):
+    IndexLifeOnPostgresql.url = postgresql_url
+    run_state_machine_as_test(IndexLifeOnPostgresql, settings=settings(IndexLife.TestCase.settings, max_examples=6))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import zip_longest
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,18 +24,24 @@ BLOCKS = st.lists(
     max_size=12,
 )
 SMALL = WordEmbedder(window=32)
+SEVEN = "Part | Number | Price | Weight | Stock | Hall | Shelf"
+
+
+def crowded(texts):
+    """Count as a tokenizer would of which no two parts add up: long texts have more tokens than their words."""
+    return [count + (count - 2) ** 2 // 40 for count in SMALL.count_tokens(texts)]
 
 
 @settings(max_examples=200, deadline=None)
-@given(BLOCKS)
-def test_every_visible_character_is_in_exactly_one_chunk_at_its_offsets(blocks):
+@given(BLOCKS, st.sampled_from([SMALL.count_tokens, crowded]))
+def test_every_visible_character_is_in_exactly_one_chunk_at_its_offsets(blocks, count_tokens):
     """Whatever the elements are: chunks stand in order, never overlap, fit the window, and leave nothing out."""
     parsed = ParsedDocument.from_blocks(blocks, "text/plain", title="A title")
-    chunks = chunk(parsed, SMALL.window, SMALL.count_tokens)
+    chunks = chunk(parsed, SMALL.window, count_tokens)
     covered: set[int] = set()
     for piece, following in zip_longest(chunks, chunks[1:]):
         assert parsed.text[piece.start : piece.end] == piece.text
-        assert piece.tokens == SMALL.count_tokens([piece.indexed_text])[0] <= SMALL.window
+        assert piece.tokens == count_tokens([piece.indexed_text])[0] <= SMALL.window
         assert following is None or piece.end <= following.start
         covered |= set(range(piece.start, piece.end))
     wanted = {
@@ -71,6 +78,72 @@ def test_a_long_table_is_cut_between_rows_and_keeps_its_header():
     assert chunks[0].context == "Prices" or chunks[0].context == ""
     assert all(c.context.split("\n")[-1] == "Part | Price" for c in chunks[1:])
     assert {c.kind for c in chunks} == {Kind.TABLE}
+
+
+@pytest.mark.parametrize(
+    ("header", "context"),
+    [
+        ("Part | Price", "Prices > Spare parts\nPart | Price"),
+        (SEVEN, f"Spare parts\n{SEVEN}"),
+        (f"{SEVEN} | Unit | Lot", f"{SEVEN} | Unit | Lot"),
+        (f"{SEVEN} | Unit | The last lot", f"{SEVEN} | Unit"),
+        ("one two three four five six seven eight nine ten | eleven", "one two three four five six seven eight nine"),
+    ],
+    ids=["all of it", "one heading", "header alone", "some cells", "some words"],
+)
+def test_where_room_is_short_headings_go_before_the_header_row(header, context):
+    """Title, then section, then the last cells of the header; 9 words of context fit into a window of 32."""
+    rows = [header, *(f"part{n} | {n} euros" for n in range(40))]
+    block = Block(Kind.TABLE, "\n".join(rows), 1, ("Prices", "Spare parts"))
+    chunks = chunk(
+        ParsedDocument.from_blocks([block], "x", title="The whole catalogue of 2026 for our customers"),
+        32,
+        SMALL.count_tokens,
+    )
+    assert {c.context for c in chunks[1:]} == {context}
+
+
+def test_a_row_far_down_a_table_is_found_with_the_names_of_its_columns(embedder):
+    """In the real embedder's tokens: the chunk of row 150 of 200 says what its cells are."""
+    header = "Station | Water depth in metres | Mooring line | Last service"
+    rows = [header, *(f"WB-{n} | {n * 7 % 211} | L{n % 9} | 2026-0{n % 8 + 1}-{n % 27 + 1:02}" for n in range(200))]
+    blocks = [Block(Kind.TITLE, "Stations", 1), Block(Kind.TABLE, "\n".join(rows), 1, ("Stations",))]
+    chunks = chunk(ParsedDocument.from_blocks(blocks, "x", title="Buoys"), embedder.window, embedder.count_tokens)
+    holder = next(c for c in chunks if rows[151] in c.text)
+    assert holder.indexed_text.startswith(f"Buoys > Stations\n{header}\nWB-")
+    assert holder.tokens <= embedder.window
+
+
+@pytest.mark.parametrize("word", ["abcdefghij", "潮の高さ", "zz9+/"], ids=["letters", "characters", "encoded"])
+def test_a_word_without_end_is_cut(embedder, word):
+    """Many a tokenizer takes a long word for one unknown token; a chunk is no longer than a reader can use."""
+    parsed = ParsedDocument.from_blocks([Block(Kind.TEXT, word * 10_000)], "x")
+    chunks = chunk(parsed, embedder.window, embedder.count_tokens)
+    assert "".join(c.text for c in chunks) == parsed.text
+    assert max(len(c.text) for c in chunks) <= 32 * embedder.window
+    assert max(c.tokens for c in chunks) <= embedder.window
+
+
+def test_marks_that_are_no_tokens_are_in_one_chunk_only():
+    """The double counts no punctuation: a mark at the end of a chunk does not come again in the next one."""
+    text = " ".join(f"word{n} ... , ." for n in range(200))
+    chunks = chunk(ParsedDocument.from_blocks([Block(Kind.TEXT, text)], "x"), 32, SMALL.count_tokens)
+    assert "".join(c.text for c in chunks).replace(" ", "") == text.replace(" ", "")
+
+
+def test_long_documents_are_counted_a_few_times_and_not_with_each_chunk():
+    """The characters that are counted grow with the text and not with its square: a table, a list, a wall of words."""
+    for kind, line in [(Kind.TABLE, "a | b | c\n"), (Kind.TEXT, "one two three "), (Kind.TEXT, "x" * 1000 + " ")]:
+        counted = 0
+
+        def count_tokens(texts):
+            nonlocal counted
+            counted += sum(map(len, texts))
+            return SMALL.count_tokens(texts)
+
+        parsed = ParsedDocument.from_blocks([Block(kind, line * (200_000 // len(line)))], "x")
+        chunk(parsed, SMALL.window, count_tokens)
+        assert counted <= 8 * len(parsed.text)
 
 
 def test_prose_is_cut_between_sentences():

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ingest.worker import Lease, LeaseLost, Worker, accept, accept_file
+from ingest.leases import LeaseLost, Leases
+from ingest.worker import Worker, accept, accept_file
 from rag.assembly import open_citewell
-from rag.catalog import Accepted
+from rag.catalog import Accepted, Retry
 from rag.errors import BadInput, DocumentTooLarge, Unavailable
 from rag.records import Stage, State
 from rag.testing import WordEmbedder
@@ -79,16 +80,28 @@ class BrokenEmbedder(WordEmbedder):
 
 
 def test_a_bug_ends_one_file_and_not_the_worker(settings):
-    """Whatever is thrown: the file has a final state, the next one is read."""
-    with open_citewell(settings, embedder=BrokenEmbedder()) as citewell:
-        collection = citewell.store.catalog.create_collection("c")
-        for name, content in (("a.txt", b"Storm."), ("b.txt", b"Tide.")):
+    """Whatever is thrown: the file is tried again, then has a final state, and those beside it are read."""
+    quick = settings.ingest.model_copy(update={"attempts": 2, "retry_seconds": 0.01})
+    with open_citewell(settings.model_copy(update={"ingest": quick}), embedder=BrokenEmbedder()) as citewell:
+        catalog = citewell.store.catalog
+        collection = catalog.create_collection("c")
+        for name, content in (("a.txt", b"Storm."), ("b.txt", b"Tide."), ("c.txt", b"Ebb.")):
             accept(citewell.store, collection, name, io.BytesIO(content))
-        worker = Worker(citewell)
-        version = worker.work_one()
-        assert (version.state, version.error_code) == (State.FAILED, "internal")
-        assert "secret" not in version.error
-        assert worker.work_one().state is State.READY
+        with Worker(citewell) as worker:
+            worker.drain()
+            drain_later(worker, catalog)
+        found = {d.name: d.newest for d in catalog.list_documents(collection.id)}
+        assert [found[name].state for name in ("a.txt", "b.txt", "c.txt")] == [State.FAILED, State.READY, State.READY]
+        assert (found["a.txt"].error_code, found["a.txt"].attempts) == ("internal", 2)
+        assert "secret" not in found["a.txt"].error
+
+
+def drain_later(worker, catalog):
+    """Work until nothing waits, pauses between tries included."""
+    deadline = time.monotonic() + 120
+    while catalog.queue_length() and time.monotonic() < deadline:
+        worker.drain()
+        time.sleep(0.05)
 
 
 def test_a_full_disk_is_no_fault_of_the_file(citewell, collection):
@@ -101,44 +114,51 @@ def test_a_full_disk_is_no_fault_of_the_file(citewell, collection):
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(Unavailable, match="full"):
         worker.work_one()
-    assert citewell.store.catalog.list_documents(collection.id)[0].newest.state is State.PROCESSING
+    newest = citewell.store.catalog.list_documents(collection.id)[0].newest
+    assert (newest.state, newest.attempts, newest.error) == (State.QUEUED, 0, None)
     with database.read() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
-    citewell.store.catalog.release(worker.owner)
     assert worker.work_one().state is State.READY
 
 
-def test_a_file_that_kills_its_workers_is_given_up_after_some_attempts(citewell, collection):
-    catalog, attempts = citewell.store.catalog, citewell.store.settings.ingest.attempts
+def test_a_file_that_kills_its_workers_is_given_up_after_some_deaths(citewell, collection):
+    """Between two tries the pause grows, so that other files come first."""
+    catalog, rules = citewell.store.catalog, Retry(deaths=2, seconds=0.01)
     accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))
-    for n in range(attempts):
-        assert catalog.claim(f"dies{n}", 0.0) is not None
+    for deaths in range(3):
+        deadline = time.monotonic() + 60
+        while (version := catalog.claim(f"dies{deaths}", 0.0, retry=rules)) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (version.deaths, version.attempts) == (deaths, 1)
         time.sleep(0.01)
-    version = Worker(citewell).work_one()
+    assert catalog.claim("next", 60.0, retry=rules) is None
+    version = catalog.version(version.id)
     assert (version.state, version.error_code) == (State.FAILED, "worker_died")
+    assert "3 times" in version.error
 
 
 def test_a_lost_lease_stops_the_work(citewell, collection):
     catalog = citewell.store.catalog
-    version, _ = accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))
-    catalog.claim("slow", 0.0)
+    accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))
+    leases = Leases(catalog, "slow", 0.0, 60.0)
+    lease = leases.add(catalog.claim("slow", 0.0))
     time.sleep(0.01)
-    catalog.claim("fast", 60.0)
+    assert catalog.claim("fast", 60.0) is not None
+    leases.beat()
     with pytest.raises(LeaseLost):
-        Lease(catalog, version.id, "slow", 60.0).at(Stage.CHUNK)
+        lease.at(Stage.CHUNK)
 
 
 def test_progress_runs_from_zero_to_one(citewell, collection):
     catalog = citewell.store.catalog
     version, _ = accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))
-    catalog.claim("w", 60.0)
-    lease, seen = Lease(catalog, version.id, "w", 60.0), []
+    leases, seen = Leases(catalog, "w", 60.0, 60.0), []
+    lease = leases.add(catalog.claim("w", 60.0))
     for stage, share in ((Stage.PARSE, 0), (Stage.CHUNK, 0), (Stage.EMBED, 0), (Stage.EMBED, 0.5), (Stage.COMMIT, 0)):
         lease.at(stage, share)
+        leases.beat()
         seen.append(catalog.version(version.id).progress)
-    assert seen == sorted(seen)
-    assert seen[0] == 0.0
-    assert seen[-1] < 1.0
+    assert seen == [0.0, 0.25, 0.3, 0.625, 0.95]
 
 
 def test_a_file_over_the_limit_is_refused_and_leaves_nothing(citewell, collection):
@@ -173,24 +193,25 @@ KILLED = """
 import sys, ingest.worker as w
 from pathlib import Path
 from rag.assembly import open_citewell
+from rag.catalog import Catalog
 from rag.settings import load_settings
-from rag.retrieval import Clock
+
+def stop(*args, **kwargs):
+    print("here", flush=True)
+    sys.stdin.read()
+
+def at(place):
+    return {"parse": (w.Sandbox, "read"), "keep": (Catalog, "keep_parse"), "embed": (type(citewell.embedder), "encode"),
+            "commit": (Catalog, "commit")}[place]
+
 settings = load_settings(data=Path(sys.argv[1]), ingest={"lease_seconds": 1.0})
 with open_citewell(settings) as citewell:
-    worker = w.Worker(citewell)
-    real = getattr(w, sys.argv[2]) if sys.argv[2] != "commit" else citewell.store.catalog.commit
-    def stop(*args, **kwargs):
-        print("here", flush=True)
-        sys.stdin.read()
-    if sys.argv[2] == "commit":
-        type(citewell.store.catalog).commit = stop
-    else:
-        setattr(w, sys.argv[2], stop)
-    worker.drain()
+    setattr(*at(sys.argv[2]), stop)
+    w.Worker(citewell).drain()
 """
 
 
-@pytest.mark.parametrize("stage", ["parse", "chunk", "commit"])
+@pytest.mark.parametrize("stage", ["parse", "keep", "embed", "commit"])
 def test_a_worker_killed_at_any_stage_loses_nothing(citewell, collection, stage):
     """kill -9 in the middle: after its lease has run out another worker does the file again, and it is there once."""
     accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm at sea."))
@@ -202,11 +223,9 @@ def test_a_worker_killed_at_any_stage_loses_nothing(citewell, collection, stage)
         assert process.stdout.readline() == b"here\n"
         process.send_signal(signal.SIGKILL)
     assert searchable(citewell, "c", "Storm") == []
-    worker = Worker(citewell)
-    deadline = time.monotonic() + 60
-    while (version := worker.work_one()) is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert version.state is State.READY
-    assert version.attempts == 2
+    with Worker(citewell) as worker:
+        drain_later(worker, citewell.store.catalog)
+    version = citewell.store.catalog.list_documents(collection.id)[0].newest
+    assert (version.state, version.attempts) == (State.READY, 1)
     assert searchable(citewell, "c", "Storm") == ["a.txt"]
     assert citewell.store.catalog.pulse(collection.id).last_seq == 1

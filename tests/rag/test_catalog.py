@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import func, select
 
 from rag.catalog import Accepted, Catalog
 from rag.errors import BadInput, Conflict, Misconfigured, NotFound, Unavailable
-from rag.records import State
-from rag.schema import metadata
+from rag.records import Stage, State
+from rag.schema import chunks, documents, metadata, parses, versions
+from rag.schema import texts as texts_table
 from tests.contracts.strategies import EMBEDDER, chunks_of, parsed_of, put, vectors_for
 
 
 @pytest.fixture
-def catalog(tmp_path):
+def catalog(catalog_url):
+    """An empty catalog, on SQLite and on PostgreSQL in turn."""
+    opened = Catalog(catalog_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sqlite_catalog(tmp_path):
+    """An empty catalog in a file."""
     opened = Catalog.in_folder(tmp_path)
     yield opened
     opened.close()
@@ -38,19 +53,16 @@ def test_the_migrations_build_exactly_the_tables_of_the_schema(catalog):
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
-def test_opening_again_migrates_nothing_and_loses_nothing(catalog, collection, tmp_path):
+def test_opening_again_migrates_nothing_and_loses_nothing(catalog, collection, open_another):
     put(catalog, collection, "a", ["storm"])
-    again = Catalog.in_folder(tmp_path)
-    assert texts(again, collection) == ["storm"]
-    again.close()
+    assert texts(open_another(), collection) == ["storm"]
 
 
-def test_a_catalog_of_a_newer_version_is_refused_with_the_cure(catalog, tmp_path):
-    with sqlite3.connect(tmp_path / "catalog.sqlite3") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.close()
+def test_a_catalog_of_a_newer_version_is_refused_with_the_cure(catalog, open_another):
+    with catalog._write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(Misconfigured, match=r"newer Citewell.*upgrade"):
-        Catalog.in_folder(tmp_path)
+        open_another()
 
 
 @pytest.mark.parametrize(
@@ -145,8 +157,9 @@ class TestTheQueue:
         catalog.claim("dead", 0.0)
         time.sleep(0.01)
         taken = catalog.claim("alive", 60)
-        assert (taken.id, taken.attempts) == (version.id, 2)
-        assert not catalog.heartbeat(version.id, "dead", 60, taken.stage, 0.5)
+        assert (taken.id, taken.attempts, taken.deaths) == (version.id, 1, 1)
+        held = {version.id: (taken.stage, 0.5)}
+        assert (catalog.heartbeat("dead", 60, held), catalog.heartbeat("alive", 60, held)) == (set(), {version.id})
         parsed = parsed_of(["storm"])
         work = (parsed, chunks_of(parsed), vectors_for(["storm"]), EMBEDDER)
         assert not catalog.commit(version.id, "dead", *work)
@@ -161,20 +174,162 @@ class TestTheQueue:
         catalog.release("w")
         assert (catalog.version(version.id).state, catalog.version(version.id).attempts) == (State.QUEUED, 0)
 
-    def test_many_workers_share_the_queue_without_taking_a_file_twice(self, catalog, collection, tmp_path):
+    def test_many_workers_share_the_queue_without_taking_a_file_twice(self, catalog, collection, open_another):
         ids = {catalog.accept(collection, f"{n}", f"{n:064x}", 1)[0].id for n in range(40)}
         taken: list[str] = []
 
         def work(owner: str) -> None:
-            own = Catalog.in_folder(tmp_path)
+            own = open_another()
             while version := own.claim(owner, 60):
                 taken.append(version.id)
-            own.close()
 
         threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(4)]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
         assert sorted(taken) == sorted(ids)
+
+
+def at_once(*tasks):
+    """Run all tasks in threads that start together; return what they return, in their order."""
+    gate = threading.Barrier(len(tasks))
+
+    def run(task):
+        gate.wait()
+        return task()
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        return [future.result() for future in [pool.submit(run, task) for task in tasks]]
+
+
+class TestManyAtOnce:
+    """Several catalogs on one database are several processes as far as the database can tell."""
+
+    def test_the_same_new_file_from_all_sides_is_one_document_with_one_version(self, collection, open_another):
+        for n in range(5):
+            name, sides = f"{n}.txt", [open_another() for _ in range(4)]
+            outcomes = at_once(*(partial(side.accept, collection, name, "a" * 64, 1) for side in sides))
+            assert sorted(outcome for _, outcome in outcomes) == [Accepted.ADDED] + [Accepted.UNCHANGED] * 3
+            assert {version.number for version, _ in outcomes} == {1}
+
+    def test_other_bytes_from_all_sides_are_one_version_each(self, catalog, collection, open_another):
+        batch = catalog.open_batch(collection)
+        sides = [(open_another(), letter * 64) for letter in "abcde"]
+        versions = at_once(*(partial(side.accept, collection, "x", sha, 1, batch=batch) for side, sha in sides))
+        assert sorted(version.number for version, _ in versions) == [1, 2, 3, 4, 5]
+        assert [f.number for f in catalog.batch_files(batch)] == [0, 1, 2, 3, 4]
+        assert catalog.claim("w", 60).number == 5
+        assert catalog.claim("w", 60) is None
+
+    def test_work_of_all_kinds_at_once_ends_in_one_truth(self, catalog, collection, open_another):
+        """Files come, are read, fail, are deleted and purged by five hands, with shared texts and shared parses.
+
+        Nobody waits for another that waits for it, nothing is half there, and a reader that has seen ``n`` rows
+        finds ``n`` rows at every moment.
+        """
+        names, shared = [f"{n}.txt" for n in range(4)], ["storm at the north buoy", "tide", "anchor and cable", "pilot"]
+        stop = threading.Event()
+
+        def accept(own, dice):
+            own.accept(collection, dice.choice(names), dice.choice("abc") * 64, 1, {"n": dice.randrange(9)})
+
+        def work(own, dice, owner):
+            if (version := own.claim(owner, 60)) is None:
+                return
+            chosen = dice.sample(shared, 3)
+            parsed = parsed_of(chosen)
+            pieces, vectors, parse_id = chunks_of(parsed), vectors_for(chosen), "p" * 31 + version.sha256[0]
+            if own.keep_parse(version.id, owner, parse_id, parsed):
+                own.keep_vectors(collection, EMBEDDER, pieces, vectors)
+            own.heartbeat(owner, 60, {version.id: (Stage.EMBED, 0.5)})
+            if dice.random() < 0.2:
+                own.fail(version.id, owner, "internal", "It failed.")
+            elif dice.random() < 0.2:
+                own.release(owner)
+            else:
+                own.commit(version.id, owner, parsed, pieces, vectors, EMBEDDER)
+
+        def delete(own, dice):
+            own.delete_document(own.find_document(collection, dice.choice(names)).id)
+
+        def purge(own, dice):
+            own.purge(collection) if dice.random() < 0.9 else own.sweep()
+
+        def hand(task, number, *more):
+            own, dice = open_another(), random.Random(number)
+            for _ in range(40):
+                with suppress(NotFound):
+                    task(own, dice, *more)
+
+        def read():
+            own, looks = open_another(), 0
+            while not stop.is_set():
+                pulse = own.pulse(collection)
+                with own._read() as connection:
+                    found = connection.scalar(
+                        select(func.count()).select_from(chunks).where(chunks.c.seq <= pulse.last_seq)
+                    )
+                assert found == pulse.last_seq
+                looks += 1
+            return looks
+
+        def hands():
+            try:
+                workers = [partial(hand, work, n, f"w{n}") for n in (1, 2, 3)]
+                return at_once(
+                    partial(hand, accept, 4),
+                    partial(hand, accept, 5),
+                    *workers,
+                    partial(hand, delete, 6),
+                    partial(hand, purge, 7),
+                )
+            finally:
+                stop.set()
+
+        looks, _ = at_once(read, hands)
+        assert looks > 0
+        with catalog._read() as connection:
+            wrong = (
+                select(func.count())
+                .select_from(chunks.join(versions, versions.c.id == chunks.c.version_id).join(documents))
+                .where(
+                    chunks.c.retired_commit.is_(None) & (documents.c.live_version_id.is_distinct_from(versions.c.id))
+                )
+            )
+            assert connection.scalar(wrong) == 0
+            lost = (
+                select(func.count())
+                .select_from(versions)
+                .where(versions.c.parse_id.is_not(None) & versions.c.parse_id.not_in(select(parses.c.id)))
+            )
+            assert connection.scalar(lost) == 0
+            bare = select(func.count()).select_from(texts_table).where(texts_table.c.like_id.is_(None))
+            assert connection.scalar(bare) == 0
+
+    def test_a_collection_deleted_under_all_hands_leaves_no_row(self, catalog, collection, open_another):
+        """What comes too late is told so; nothing of it stays behind."""
+
+        def hand(number):
+            own = open_another()
+            with suppress(NotFound):
+                for n in range(20):
+                    put_or_lose(own, collection, f"{number}-{n}.txt", ["storm", f"tide {n}"])
+
+        def delete():
+            time.sleep(0.1)
+            open_another().delete_collection(collection)
+
+        at_once(partial(hand, 1), partial(hand, 2), delete)
+        with catalog._read() as connection:
+            left = {t.name: connection.scalar(select(func.count()).select_from(t)) for t in metadata.sorted_tables}
+        assert set(left.values()) == {0}
+
+
+def put_or_lose(catalog, collection, name, pieces):
+    """As `put`, where a version that was claimed may be gone before its commit."""
+    catalog.accept(collection, name, f"{name:0>64}"[-64:], 1)
+    if (version := catalog.claim(name, 60)) is not None:
+        parsed = parsed_of(pieces)
+        catalog.commit(version.id, name, parsed, chunks_of(parsed), vectors_for(pieces), EMBEDDER)
 
 
 class TestCommitting:
@@ -190,8 +345,9 @@ class TestCommitting:
 
     def test_an_older_version_that_comes_late_is_not_shown(self, catalog, collection):
         first, _ = catalog.accept(collection, "x", "a" * 64, 1)
+        catalog.claim("slow", 60)
         second, _ = catalog.accept(collection, "x", "b" * 64, 1)
-        catalog.claim("slow", 60), catalog.claim("fast", 60)
+        catalog.claim("fast", 60)
         for version, owner, text in ((second, "fast", "new"), (first, "slow", "old")):
             parsed = parsed_of([text])
             work = (parsed, chunks_of(parsed), vectors_for([text]), EMBEDDER)
@@ -234,8 +390,9 @@ class TestCommitting:
         assert [e.text for e in catalog.elements(version.id)] == ["Sturm über Ägäis", "潮の高さ。", "tide"]
 
 
-def test_a_full_disk_is_one_sentence_and_loses_nothing(catalog, collection):
+def test_a_full_disk_is_one_sentence_and_loses_nothing(sqlite_catalog):
     """SQLite is given no more pages: the write fails as a whole, what was there is there, and later it works."""
+    catalog, collection = sqlite_catalog, sqlite_catalog.create_collection("handbook").id
     put(catalog, collection, "a", ["storm"])
     with catalog._database.read() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
@@ -298,11 +455,10 @@ def test_deleting_a_collection_leaves_no_row_and_names_the_originals_that_nothin
     mine = catalog.find_document(collection, "mine").newest.sha256
     assert catalog.delete_collection(collection) == [mine]
     with catalog._read() as connection:
-        from sqlalchemy import func, select
-
         left = {
             table.name: connection.scalar(select(func.count()).select_from(table)) for table in metadata.sorted_tables
         }
     assert left == {
-        "collections": 1, "documents": 1, "versions": 1, "parses": 1, "chunks": 1, "vectors": 1, "seals": 0,
+        "collections": 1, "documents": 1, "versions": 1, "parses": 1, "chunks": 1, "texts": 1, "vectors": 1, "bands": 5,
+        "batches": 1, "batch_files": 1, "seals": 0,
     }  # fmt: skip

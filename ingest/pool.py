@@ -1,0 +1,149 @@
+"""The chunks that wait for their vectors, of all documents in hand; chooses which go into the next batch.
+
+Every second batch begins with the document that waits longest, the others with the one that needs least: a small file
+does not wait for the end of a large one, and a large one goes on while small ones keep coming. Equal texts are embedded
+once. Knows no embedder and no catalog.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rag.protocols import Vectors
+from rag.records import Chunk
+
+#: Vectors of texts embedded last that are remembered, for copies that are read at the same time.
+RECENT = 4096
+
+
+@dataclass(eq=False)
+class Order:
+    """The chunks of one document and their vectors (n, dimension), of which rows ``missing`` are still to come."""
+
+    chunks: Sequence[Chunk]
+    vectors: Vectors
+    missing: list[int]
+    #: Rows that came since they were last taken by `take_fresh`.
+    fresh: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, chunks: Sequence[Chunk], known: Mapping[str, Vectors], dimension: int) -> Order:
+        """Order what is not in ``known``, vectors by digest."""
+        vectors = np.zeros((len(chunks), dimension), dtype=np.float32)
+        missing = []
+        for row, chunk in enumerate(chunks):
+            if (vector := known.get(chunk.digest)) is not None:
+                vectors[row] = vector
+            else:
+                missing.append(row)
+        return cls(chunks, vectors, missing)
+
+    def take_fresh(self) -> list[int]:
+        """Return the rows that came since the last call."""
+        rows, self.fresh = self.fresh, []
+        return rows
+
+    @property
+    def done(self) -> float:
+        """The share that has come."""
+        return 1.0 if not self.chunks else 1 - len(self.missing) / len(self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Texts to embed, and for each the (order, row) places that want its vector."""
+
+    texts: tuple[str, ...]
+    digests: tuple[str, ...]
+    places: tuple[tuple[tuple[Order, int], ...], ...]
+
+    def apart(self) -> list[tuple[Order, Batch]]:
+        """Return what the batch holds of each order by itself."""
+        orders = dict.fromkeys(order for places in self.places for order, _ in places)
+        return [(order, self._of(order)) for order in orders]
+
+    def _of(self, wanted: Order) -> Batch:
+        rows = [
+            (text, digest, tuple(place for place in places if place[0] is wanted))
+            for text, digest, places in zip(self.texts, self.digests, self.places, strict=True)
+        ]
+        mine = [row for row in rows if row[2]]
+        return Batch(tuple(r[0] for r in mine), tuple(r[1] for r in mine), tuple(r[2] for r in mine))
+
+
+class Pool:
+    """Orders in hand. Thread-safe; one caller at a time takes batches and brings their vectors."""
+
+    def __init__(self) -> None:
+        self._orders: list[Order] = []
+        self._recent: OrderedDict[str, Vectors] = OrderedDict()
+        self._oldest_first = True
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """How many chunks wait."""
+        with self._lock:
+            return sum(len(order.missing) for order in self._orders)
+
+    def add(self, order: Order) -> bool:
+        """Put an order in line; True if what was embedded a moment ago for others makes it complete at once."""
+        with self._lock:
+            for row in order.missing:
+                if (vector := self._recent.get(order.chunks[row].digest)) is not None:
+                    order.vectors[row] = vector
+            order.missing = [row for row in order.missing if order.chunks[row].digest not in self._recent]
+            if order.missing:
+                self._orders.append(order)
+            return not order.missing
+
+    def drop(self, order: Order) -> None:
+        """Take an order out; it may not be in."""
+        with self._lock:
+            if order in self._orders:
+                self._orders.remove(order)
+
+    def take(self, most: int) -> Batch:
+        """Return a batch of at most ``most`` different texts; empty if nothing waits."""
+        with self._lock:
+            wanted: OrderedDict[str, list[tuple[Order, int]]] = OrderedDict()
+            for order in self._line():
+                for row in order.missing:
+                    digest = order.chunks[row].digest
+                    if digest in wanted or len(wanted) < most:
+                        wanted.setdefault(digest, []).append((order, row))
+            self._oldest_first = not self._oldest_first
+        texts = tuple(order.chunks[row].indexed_text for (order, row), *_ in wanted.values())
+        return Batch(texts, tuple(wanted), tuple(tuple(places) for places in wanted.values()))
+
+    def bring(self, batch: Batch, vectors: Vectors) -> list[Order]:
+        """Hand out the vectors (n, dimension) of a batch; return the orders that are complete now, taken out."""
+        with self._lock:
+            for digest, places, vector in zip(batch.digests, batch.places, vectors, strict=True):
+                self._recent[digest] = vector
+                for order, row in places:
+                    order.vectors[row] = vector
+                    order.fresh.append(row)
+            while len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
+            brought: dict[int, set[int]] = {}
+            for order, row in (place for places in batch.places for place in places):
+                brought.setdefault(id(order), set()).add(row)
+            for order in self._orders:
+                rows = brought.get(id(order), set())
+                order.missing = [row for row in order.missing if row not in rows]
+            complete = [order for order in self._orders if not order.missing]
+            self._orders = [order for order in self._orders if order.missing]
+        return complete
+
+    def _line(self) -> list[Order]:
+        """Return the orders in the order in which the next batch takes of them."""
+        by_need = sorted(self._orders, key=lambda order: len(order.missing))
+        if not self._oldest_first or not self._orders:
+            return by_need
+        oldest = self._orders[0]
+        return [oldest, *(order for order in by_need if order is not oldest)]
