@@ -6,6 +6,8 @@ terminal, and nothing of the worker: all it knows is in the catalog.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,8 +16,8 @@ from typing import Any
 from rag.catalog import Catalog
 from rag.records import Batch, BatchFile, State
 
-#: Seconds over which the pace is measured.
-WINDOW = 60.0
+#: Seconds over which the pace is measured, and for which it holds.
+WINDOW, PACE_SECONDS = 60.0, 2.0
 #: Files read from the catalog in one query, and most ended files in one look.
 PAGE, MOST = 200, 1000
 _ACTIVE = frozenset({State.QUEUED, State.PROCESSING})
@@ -84,17 +86,31 @@ class Watch:
         self._next = first  # every file before this one has been told of
         self._told: set[int] = set()  # those after it
         self._pages = [first // page]
+        self._last: Look | None = None
+        self._paced_at = -math.inf
 
     def look(self) -> Look:
         """Look again. Raises `NotFound` if there is no such batch."""
-        batch = self._catalog.batch(self._batch_id)  # first: what has ended by then is found below
+        batch, pace = self._standing()  # first: what has ended by then is found below
         ended: list[Ended] = []
         in_hand: list[BatchFile] = []
+        more = False
         for page in self._open_pages(in_hand):
             ended += self._tell(page)
-            if len(ended) >= MOST:
-                return Look(batch, pace_of(self._catalog, batch), tuple(in_hand), tuple(ended), more=True)
-        return Look(batch, pace_of(self._catalog, batch), tuple(in_hand), tuple(ended), more=False)
+            if more := len(ended) >= MOST:
+                break
+        self._last = Look(batch, pace, tuple(in_hand), tuple(ended), more)
+        return self._last
+
+    def _standing(self) -> tuple[Batch, Pace]:
+        """Return the counts and the pace, neither more often than needed: of many files they take a while."""
+        if self._last is not None and self._last.more:
+            return self._last.batch, self._last.pace
+        batch = self._catalog.batch(self._batch_id)
+        if self._last is None or batch.ended_at is not None or time.monotonic() - self._paced_at > PACE_SECONDS:
+            self._paced_at = time.monotonic()
+            return batch, pace_of(self._catalog, batch)
+        return batch, self._last.pace
 
     def _open_pages(self, in_hand: list[BatchFile]) -> Iterator[list[BatchFile]]:
         """Yield the files of each page with something to tell, up to the first in which nothing has begun."""

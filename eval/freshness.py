@@ -49,14 +49,20 @@ class Freshness:
     memory: Table = field(default_factory=list)
 
     def table(self) -> Table:
-        rows = [
-            ["uploads during the load", "found", "median s", "p95 s", "slowest s", "not found", "files of the load"]
+        head = [
+            "uploads during the load",
+            "found",
+            "median s",
+            "p95 s",
+            "slowest s",
+            "not found",
+            "left out, load over",
         ]
         found = sorted(self.seconds)
         figures = [statistics.median(found), found[int(0.95 * len(found))], found[-1]] if found else []
         times = [f"{value:.2f}" for value in figures] or ["", "", ""]
-        uploads = len(found) + self.missed
-        return [*rows, [str(uploads), str(len(found)), *times, str(self.missed), f"{self.bulk:,}"]]
+        counts = [str(len(found) + self.missed), str(len(found))]
+        return [[*head, "files of the load"], [*counts, *times, str(self.missed), str(self.idle), f"{self.bulk:,}"]]
 
 
 def measure(

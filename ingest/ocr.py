@@ -237,7 +237,7 @@ def _rows(hocr: str) -> list[_Row]:
         if words and _lies((left, top, right, bottom)):
             rows.append(_Row(words, left, bottom, 0.0, right - left, lies=True))
         elif words:
-            rows.append(_Row(words, left, bottom + offset, slope, 0.9 * place["x_size"][0]))
+            rows.append(_Row(words, left, bottom + offset, slope, 0.9 * place.get("x_size", (bottom - top,))[0]))
     return rows
 
 

@@ -1,8 +1,8 @@
 """The chunks that wait for their vectors, of all documents in hand; chooses which go into the next batch.
 
 Every second batch begins with the document that waits longest, the others with the one that needs least: a small file
-does not wait for the end of a large one, and a large one goes on while small ones keep coming. Equal texts are embedded
-once. Knows no embedder and no catalog.
+does not wait for the end of a large one, and a large one goes on while small ones keep coming. The rest of a batch are
+texts of like length, so that little of it is padding. Equal texts are embedded once. Knows no embedder and no catalog.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 from rag.protocols import Vectors
 from rag.records import Chunk
 
+#: A batch is chosen from so many times as many texts.
+CHOICE = 4
 #: Vectors of texts embedded last that are remembered, for copies that are read at the same time.
 RECENT = 4096
 
@@ -110,15 +112,16 @@ class Pool:
     def take(self, most: int) -> Batch:
         """Return a batch of at most ``most`` different texts; empty if nothing waits."""
         with self._lock:
-            wanted: OrderedDict[str, list[tuple[Order, int]]] = OrderedDict()
+            wanted: dict[str, list[tuple[Order, int]]] = {}
             for order in self._line():
                 for row in order.missing:
                     digest = order.chunks[row].digest
-                    if digest in wanted or len(wanted) < most:
+                    if digest in wanted or len(wanted) < CHOICE * most:
                         wanted.setdefault(digest, []).append((order, row))
             self._oldest_first = not self._oldest_first
-        texts = tuple(order.chunks[row].indexed_text for (order, row), *_ in wanted.values())
-        return Batch(texts, tuple(wanted), tuple(tuple(places) for places in wanted.values()))
+        chosen = _alike(wanted, most)
+        texts = tuple(places[0][0].chunks[places[0][1]].indexed_text for places in chosen.values())
+        return Batch(texts, tuple(chosen), tuple(map(tuple, chosen.values())))
 
     def bring(self, batch: Batch, vectors: Vectors) -> list[Order]:
         """Hand out the vectors (n, dimension) of a batch; return the orders that are complete now, taken out."""
@@ -147,3 +150,13 @@ class Pool:
             return by_need
         oldest = self._orders[0]
         return [oldest, *(order for order in by_need if order is not oldest)]
+
+
+def _alike(wanted: Mapping[str, list[tuple[Order, int]]], most: int) -> dict[str, list[tuple[Order, int]]]:
+    """Return the first of ``wanted`` with those next to it in length, ``most`` in all, by length."""
+    if not wanted:
+        return {}
+    first = next(iter(wanted))
+    by_length = sorted(wanted, key=lambda digest: wanted[digest][0][0].chunks[wanted[digest][0][1]].tokens)
+    start = max(0, min(by_length.index(first) - most // 2, len(by_length) - most))
+    return {digest: wanted[digest] for digest in by_length[start : start + most]}

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Self
@@ -28,12 +28,13 @@ import structlog
 
 from ingest.chunk import chunk
 from ingest.leases import Lease, LeaseLost, Leases
+from ingest.ocr import engine
 from ingest.parse import READERS
 from ingest.pool import Batch, Order, Pool
 from ingest.sandbox import Reading, Sandbox, sweep_folders
 from rag.assembly import Citewell
 from rag.catalog import Accepted, Retry
-from rag.errors import CitewellError, Unavailable
+from rag.errors import CitewellError, NotFound, Unavailable
 from rag.originals import Incoming, Original, blocks_of
 from rag.records import Collection, ParsedDocument, Stage, Version, digest
 from rag.retrieval import Clock
@@ -154,13 +155,16 @@ class Worker:
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, looking for work every ``ingest.poll_seconds`` while there is none.
 
-        What is in hand then goes back to the queue. While the catalog does not answer, say so in the log and try again;
-        what was in hand comes back to the queue when its lease runs out.
+        What is in hand then goes back to the queue. While the catalog does not answer or the disk is full, say so in the
+        log and try again; what was in hand goes back to the queue as soon as that can be written.
         """
-        swept_at, worked_at = -math.inf, time.monotonic()
+        swept_at, worked_at, troubled = -math.inf, time.monotonic(), False
         with self:
             while not stop.is_set():
                 try:
+                    if troubled:  # before its leases run out, which would count as a death
+                        self.citewell.store.catalog.release(self.owner)
+                        troubled = False
                     if time.monotonic() - swept_at > SWEEP_SECONDS:
                         self._sweep()
                         swept_at = time.monotonic()
@@ -172,6 +176,7 @@ class Worker:
                     if time.monotonic() - worked_at > IDLE_SECONDS:
                         self.close()
                 except Unavailable as error:
+                    troubled = True
                     log.error("the worker waits", reason=error.message, seconds=TROUBLE_SECONDS)
                     stop.wait(TROUBLE_SECONDS)
 
@@ -196,9 +201,10 @@ class Worker:
         for collection in self.citewell.store.catalog.list_collections(counted=False):
             indexes = self.citewell.indexes_of(collection)
             for index in (indexes.dense, indexes.lexical):
-                if index.wants_seal():
-                    with self.clock.stage("seal"):
-                        index.seal()
+                with suppress(NotFound):  # it was deleted meanwhile
+                    if index.wants_seal():
+                        with self.clock.stage("seal"):
+                            index.seal()
 
     @contextmanager
     def sandbox(self) -> Iterator[Sandbox]:
@@ -240,7 +246,7 @@ class _Shift:
             self._limits.attempts, self._limits.deaths, self._limits.retry_seconds, self._limits.retry_most_seconds
         )
         self._leases = Leases(self._catalog, worker.owner, self._limits.lease_seconds, self._limits.stall_seconds)
-        self._pool = Pool()
+        self._pool, self._size = Pool(), self._limits.embed_batch or worker.citewell.embedder.batch
         self._committer = ThreadPoolExecutor(1, "commit")
         self._sealer: threading.Thread | None = None
         self._sealed_at = time.monotonic()
@@ -269,7 +275,7 @@ class _Shift:
     def _embed_all(self) -> None:
         idle_since = time.perf_counter()
         while not self._over():
-            batch = self._pool.take(self._limits.embed_batch)
+            batch = self._pool.take(self._size)
             if batch.texts:
                 self._worker.clock.add("embed_idle", time.perf_counter() - idle_since)
                 with self._worker.clock.stage("embed"), self._leases.step("embed"):
@@ -320,8 +326,15 @@ class _Shift:
         now = time.monotonic()
         if now - self._sealed_at > SEAL_SECONDS and (self._sealer is None or not self._sealer.is_alive()):
             self._sealed_at = now
-            self._sealer = threading.Thread(target=self._guarded, args=(self._worker.seal_where_due,), name="seal")
+            self._sealer = threading.Thread(target=self._guarded, args=(self._seal,), name="seal")
             self._sealer.start()
+
+    def _seal(self) -> None:
+        """Seal what is due; what can not be sealed now is not waited for."""
+        try:
+            self._worker.seal_where_due()
+        except Unavailable as error:
+            log.error("an index is not sealed", reason=error.message)
 
     def _wanted_readers(self) -> int:
         """How many readers there should be: those that are stuck with one file for long do not count."""
@@ -380,7 +393,7 @@ class _Shift:
                 self._changed.wait(self._limits.poll_seconds)
 
     def _has_room(self) -> bool:
-        return len(self._pool) < AHEAD * self._limits.embed_batch and len(self._leases) < MOST_IN_HAND
+        return len(self._pool) < AHEAD * self._size and len(self._leases) < MOST_IN_HAND
 
     def _claim(self, me: threading.Thread) -> Lease | None:
         owner, seconds = self._worker.owner, self._limits.lease_seconds
@@ -574,5 +587,5 @@ def parsers(limits: IngestSettings) -> int:
 def parse_key(version: Version, depth: int, limits: IngestSettings) -> str:
     """Return the id under which what is read of a version is kept: equal for all that is read alike."""
     suffix = PurePosixPath(version.name).suffix.lower()
-    ocr = (limits.ocr, limits.ocr_languages, str(limits.ocr_dpi))
+    ocr = (engine(limits) or "none", limits.ocr_languages, str(limits.ocr_dpi))
     return digest(version.sha256, suffix, str(depth), READERS, *ocr)

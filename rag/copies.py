@@ -8,6 +8,7 @@ Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4); `ali
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zlib
 from collections import Counter
@@ -16,14 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from rag.records import digest
-
 #: Least share of common runs of words.
 SIMILARITY = 0.8
 #: Texts at `SIMILARITY` meet with probability 1 - (1 - s^ROWS)^BANDS = .93, at .9 with .995, at .3 with .04.
 BANDS, ROWS = 5, 4
 RUN = 3
 
+_POWERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
 # A letter of a script without spaces between words counts as a word.
 _WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0eff]|[^\W_]+")
 _NUMBER = re.compile(r"\d")
@@ -41,10 +41,12 @@ def words_of(text: str) -> list[str]:
 
 def bands_of(text: str) -> list[int]:
     """Return `BANDS` numbers in [-2^63, 2^63); near-copies are likely to have one of them in common."""
-    signature = _signature(frozenset(_runs(words_of(text))))
+    sketch = _empty_sketch().copy()
+    sketch.update_batch(_hashes(words_of(text)))
+    signature = np.asarray(sketch.hashvalues, dtype="<u8").reshape(BANDS, ROWS)
     return [
-        int.from_bytes(bytes.fromhex(digest(str(band), part.tobytes())[:16]), "big", signed=True)
-        for band, part in enumerate(signature.reshape(BANDS, ROWS))
+        int.from_bytes(hashlib.blake2b(part.tobytes(), digest_size=8, person=b"%d" % band).digest(), "big", signed=True)
+        for band, part in enumerate(signature)
     ]
 
 
@@ -68,10 +70,12 @@ def _weighty(words: list[str]) -> Counter[str]:
     return Counter(word for word in words if word in _NEGATIONS or _NUMBER.search(word))
 
 
-def _signature(runs: frozenset[str]) -> Any:
-    sketch = _empty_sketch().copy()
-    sketch.update_batch(sorted(runs))
-    return np.asarray(sketch.hashvalues, dtype="<u8")
+def _hashes(words: list[str]) -> list[int]:
+    """Return a number of 32 bits for each different run of words: a polynomial in those of its words."""
+    found = [zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in words] or [0]
+    numbers = np.array(found + [0] * (RUN - len(found)), dtype=np.uint64)
+    windows = np.lib.stride_tricks.sliding_window_view(numbers, RUN)
+    return [int(n) for n in np.unique((windows @ _POWERS) >> np.uint64(32))]
 
 
 @lru_cache(maxsize=1)
@@ -79,8 +83,4 @@ def _empty_sketch() -> Any:
     """Return the sketch of no text, whose permutations all sketches share: making them takes longer than using."""
     from datasketch import MinHash
 
-    return MinHash(num_perm=BANDS * ROWS, seed=1, scheme="affine32", hashfunc=_hash)
-
-
-def _hash(run: str) -> int:
-    return zlib.crc32(run.encode("utf-8", "surrogatepass"))
+    return MinHash(num_perm=BANDS * ROWS, seed=1, scheme="affine32", hashfunc=int)

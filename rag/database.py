@@ -175,7 +175,6 @@ class Database:
                 "make it the owner of the database."
             ) from error
 
-
     @contextmanager
     def _rebuilding(self) -> Iterator[sa.Connection]:
         """One writing transaction in which SQLite's tables may be replaced while rows of others refer to theirs."""

@@ -7,6 +7,7 @@ Knows no text and no model: vectors come from the catalog.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,10 @@ class DenseIndex(DerivedIndex[DensePart, Vectors]):
             index.add(vectors)
         else:
             index, facts = self._inverted_file(vectors)
-        self._faiss.write_index(index, str(folder / INDEX_FILE))
+        try:
+            self._faiss.write_index(index, str(folder / INDEX_FILE))
+        except RuntimeError as error:  # which is how FAISS says that the disk takes no more
+            raise OSError(errno.EIO, "FAISS can not write it") from error
         return seqs, {"dimension": self._dimension, **facts}
 
     def _inverted_file(self, vectors: Vectors) -> tuple[Any, dict[str, Any]]:

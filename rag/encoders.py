@@ -89,6 +89,7 @@ class OpenVINOEmbedder:
     """
 
     window = 256
+    batch = 64
 
     def __init__(self, folder: Path, cache: Path, threads: int = 0) -> None:
         openvino = _import_openvino()
@@ -187,6 +188,8 @@ class TorchEmbedder:
         self._replicas = len(replicas)
         self._pool = ThreadPoolExecutor(self._replicas, thread_name_prefix="embedder")
         self._pass_tokens = GPU_PASS_TOKENS if replicas[0].on_gpu else PASS_TOKENS
+        # On GPUs a few passes for each, so that none of them waits for another.
+        self.batch = 4 * self._replicas * GPU_PASS_TOKENS // min(limit, 512) if replicas[0].on_gpu else 64
         self.engine = f"torch {replicas[0].precision} {','.join(devices)}"
 
     def encode(self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False) -> Encoding:

@@ -177,6 +177,12 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
             time.sleep(0.2)
 
     def _seal(self, *, keep_before: bool) -> int:
+        try:
+            return self._sealed(keep_before=keep_before)
+        except OSError as error:
+            raise Unavailable(f"The index can not be sealed: {error.strerror or error}.") from error
+
+    def _sealed(self, *, keep_before: bool) -> int:
         self._folder.mkdir(parents=True, exist_ok=True)
         with _only_one(self._folder / f".{self.kind}.lock") as alone:
             if not alone:
@@ -192,13 +198,17 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
     def _make(self, pulse: Pulse) -> str:
         name = f"{self.kind}-{pulse.last_seq}-{secrets.token_hex(4)}"
         making = self._folder / f".making-{name}"
-        making.mkdir()
-        seqs, facts = self._write_part(making, pulse.last_seq)
-        np.save(making / "seqs.npy", seqs)
-        manifest = {"kind": self.kind, "space": self._space, "rows": len(seqs), **facts}
-        write_manifest(making, manifest | {"last_seq": pulse.last_seq, "commits": pulse.commits})
-        making.rename(self._folder / name)
-        sync_folder(self._folder)
+        try:
+            making.mkdir()
+            seqs, facts = self._write_part(making, pulse.last_seq)
+            np.save(making / "seqs.npy", seqs)
+            manifest = {"kind": self.kind, "space": self._space, "rows": len(seqs), **facts}
+            write_manifest(making, manifest | {"last_seq": pulse.last_seq, "commits": pulse.commits})
+            making.rename(self._folder / name)
+            sync_folder(self._folder)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)  # what fills the disk must not stay on it
+            raise
         return name
 
     def _sweep(self, keep: set[str]) -> None:
@@ -222,7 +232,7 @@ def sweep_parts(catalog: Catalog, collection_id: str, folder: Path) -> int:
                 continue
             in_force = catalog.seal_folders(collection_id)
             last = max((_last_of(name) for name in in_force if name.startswith(f"{kind}-")), default=-1)
-            parts = [part.name for part in folder.glob(f"{kind}-*") if part.name not in in_force]
+            parts = [part.name for part in folder.glob(f"{kind}-[0-9]*-*") if part.name not in in_force]
             before = max((name for name in parts if _last_of(name) <= last), key=_last_of, default=None)
             gone = [name for name in parts if name != before]
             gone += [part.name for part in folder.glob(f".making-{kind}-*")]

@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -47,7 +47,8 @@ class Incoming:
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        handle, name = tempfile.mkstemp(prefix=_INCOMING, dir=folder)
+        with _storing():
+            handle, name = tempfile.mkstemp(prefix=_INCOMING, dir=folder)
         self._folder, self._path, self._max_bytes = folder, Path(name), max_bytes
         self._file = os.fdopen(handle, "wb")
         fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -57,11 +58,14 @@ class Incoming:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # of what the disk did not take, and nobody wants any more
+            self._file.close()
         self._path.unlink(missing_ok=True)
 
     def write(self, block: bytes) -> None:
-        """Add to the file. Raises `DocumentTooLarge` as soon as more than the limit has come."""
+        """Add to the file. Raises `DocumentTooLarge` as soon as more than the limit has come, `Unavailable` if the
+        disk takes no more; so do `flush` and `keep`.
+        """
         self._size += len(block)
         if self._size > self._max_bytes:
             raise DocumentTooLarge(
@@ -69,21 +73,24 @@ class Incoming:
                 "split it or raise the limit."
             )
         self._hasher.update(block)
-        self._file.write(block)
+        with _storing():
+            self._file.write(block)
 
     def flush(self) -> None:
         """Bring all of it to the disk, which takes a while and needs no lock."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with _storing():
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def keep(self) -> Original:
         """Give the file its name for good; it survives a power cut from here on."""
         self.flush()
         target = self._folder / self._hasher.hexdigest()[:2] / self._hasher.hexdigest()
-        target.parent.mkdir(exist_ok=True)
-        self._path.replace(target)
-        sync_folder(target.parent)
-        sync_folder(self._folder)
+        with _storing():
+            target.parent.mkdir(exist_ok=True)
+            self._path.replace(target)
+            sync_folder(target.parent)
+            sync_folder(self._folder)
         return Original(self._hasher.hexdigest(), self._size)
 
 
@@ -176,6 +183,15 @@ class Originals:
 
     def _place(self, sha256: str) -> Path:
         return self.folder / sha256[:2] / sha256
+
+
+@contextmanager
+def _storing() -> Iterator[None]:
+    """Say of a disk that is full or broken that it is at fault, and not the file."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"The data folder takes no more: {error.strerror}.") from error
 
 
 def sync_folder(folder: Path) -> None:

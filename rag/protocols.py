@@ -55,6 +55,11 @@ class Embedder(Protocol):
         ...
 
     @property
+    def batch(self) -> int:
+        """How many passages one call of `encode` should have at a time to keep the processor or the GPUs busy."""
+        ...
+
+    @property
     def counter(self) -> str:
         """Names what `rag.tokens.open_counter` opens in any process to count exactly as ``count_tokens`` does."""
         ...

@@ -116,7 +116,7 @@ class IngestSettings(_Part):
     stall_seconds: float = Field(600.0, gt=0, description="A worker that gets no step further for so long ends itself.")
     lease_seconds: float = Field(60.0, gt=0, description="A worker silent for so long loses its file to another.")
     poll_seconds: float = Field(0.5, gt=0, description="How often an idle worker looks for work.")
-    embed_batch: int = Field(64, ge=1, description="Most passages in one model call.")
+    embed_batch: int = Field(0, ge=0, description="Most passages in one model call; 0: as suits the embedder.")
     parse_seconds: float = Field(300.0, gt=0, description="Longest time that reading one document may take.")
     parse_memory_bytes: int = Field(
         4 << 30, ge=1 << 28, description="Largest address space of the parsing process, and of what it starts."
@@ -226,5 +226,5 @@ def bare_environment(home: str, python_path: str) -> dict[str, str]:
     known = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
     kept = {name: os.environ[name] for name in known if name in os.environ}
     paths = os.pathsep.join(filter(None, (python_path, os.environ.get("PYTHONPATH"))))
-    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
     return kept | single | {"HOME": home, "TMPDIR": home, "PYTHONPATH": paths}

@@ -37,6 +37,10 @@ class WordEmbedder:
         return "numpy"
 
     @property
+    def batch(self) -> int:
+        return 64
+
+    @property
     def counter(self) -> str:
         return WORDS
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 #: The packages whose versions matter to whoever helps with a problem.
 PACKAGES = (
     "torch", "sentence-transformers", "openvino", "onnx", "faiss-cpu", "faiss-gpu-cu12", "bm25s", "unstructured",
-    "pypdfium2", "llama-index-core", "SQLAlchemy", "fastapi", "uvicorn", "openai", "ragas", "ir-measures",
+    "pypdfium2", "rapidocr", "llama-index-core", "SQLAlchemy", "psycopg", "fastapi", "uvicorn", "openai", "ragas",
+    "ir-measures",
 )  # fmt: skip
 #: Two texts, and what the built-in model gives for them: their cosine and the first numbers of the first vector.
 KNOWN_TEXTS = ("The hotel limit is 145 euros per night.", "How much may a room cost?")
@@ -86,7 +87,8 @@ def _checks(ctx: typer.Context, data: Path | None) -> Iterator[Check]:
     yield _check_writable("cache folder", settings.cache)
     yield _check_embedder(settings)
     yield _check_generator(settings)
-    yield _check_ocr()
+    yield _check_ocr(settings)
+    yield _check_legacy()
 
 
 def _check_python() -> Check:
@@ -121,7 +123,7 @@ def _check_faiss() -> Check:
 
 def _check_data(settings: Settings) -> Iterator[Check]:
     yield _check_writable("data folder", settings.data)
-    if not (settings.data / "catalog.sqlite3").is_file():
+    if settings.database is None and not (settings.data / "catalog.sqlite3").is_file():
         yield Check("catalog", None, "not there yet; the first ingest makes it")
         return
     from rag.database import SCHEMA
@@ -135,7 +137,8 @@ def _check_data(settings: Settings) -> Iterator[Check]:
         yield Check("catalog", False, error.message, "see above; --data names another data folder.")
         return
     held = f"{counted(len(found), 'collection')}, {counted(sum(c.passages for c in found), 'passage')}"
-    yield Check("catalog", True, f"version {SCHEMA}, {held}, {waiting:,} in the queue")
+    where = "SQLite" if settings.database is None else "PostgreSQL"
+    yield Check("catalog", True, f"{where}, version {SCHEMA}, {held}, {waiting:,} in the queue")
     sizes = {name: _size(settings.data / name) for name in ("originals", "indexes")}
     sizes["catalog"] = sum(_size(file) for file in settings.data.glob("catalog.sqlite3*"))
     yield Check("sizes", None, ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sorted(sizes.items())))
@@ -213,9 +216,22 @@ def _check_generator(settings: Settings) -> Check:
     return Check("generator", False, f"{url} says that it is not ready yet.", "wait until its model is loaded.")
 
 
-def _check_ocr() -> Check:
-    """Nothing that is read as yet goes through OCR by itself: a fact, never a problem."""
-    if found := shutil.which("tesseract"):
-        return Check("ocr", None, f"tesseract at {found}")
-    cure = "to read scans, run OCR on them first, for instance `apt install ocrmypdf`."
-    return Check("ocr", None, "no tesseract on this machine; scanned pages and pictures can not be read", cure)
+def _check_ocr(settings: Settings) -> Check:
+    """What reads scans and pictures: a problem only where the settings name an engine that is not there."""
+    from ingest import ocr
+
+    found = ocr.engine(settings.ingest)
+    if found is not None:
+        where = f" at {shutil.which(found)}" if shutil.which(found) else ""
+        return Check("ocr", True, f"{found}{where}")
+    asked = settings.ingest.ocr in {"tesseract", "rapidocr"}
+    why = ocr.cure(settings.ingest)
+    return Check("ocr", False if asked else None, "scanned pages and pictures can not be read", why)
+
+
+def _check_legacy() -> Check:
+    """DOC and PPT are read through LibreOffice: a fact, never a problem."""
+    if found := shutil.which("soffice"):
+        return Check("libreoffice", None, f"{found}, for DOC, PPT and RTF")
+    cure = "for DOC and PPT install Debian's libreoffice-writer-nogui and libreoffice-impress-nogui."
+    return Check("libreoffice", None, "not on this machine; DOC and PPT files can not be read", cure)

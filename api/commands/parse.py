@@ -15,7 +15,7 @@ from api.commands.terminal import clean, counted, place, say, say_json, wrapped
 from rag.errors import BadInput
 
 if TYPE_CHECKING:
-    from rag.records import Element, ParsedDocument
+    from rag.records import Element, Member, ParsedDocument
 
 
 def parse_file(
@@ -34,8 +34,11 @@ def parse_file(
     parts = [parsed.media_type, counted(len(parsed.elements), "element")]
     if parsed.pages is not None:
         parts.append(counted(parsed.pages, "page"))
+    if parsed.members:
+        parts.append(f"{counted(len(parsed.members), 'file')} inside, each a document of its own")
     say([*wrapped(", ".join(parts)), *([clean(parsed.title)] if parsed.title else []), ""])
     say(line for element in parsed.elements for line in element_lines(element))
+    say(line for member in parsed.members for line in wrapped(clean(_member_line(member)), hanging=4))
 
 
 def _parse(file: Path) -> ParsedDocument:
@@ -58,16 +61,22 @@ def _parse(file: Path) -> ParsedDocument:
         return sandbox.parse(found[0].path, found[0].name)
 
 
+def _member_line(member: Member) -> str:
+    return f"file, {member.name}: {member.error or f'{member.size:,} bytes'}"
+
+
 def _as_json(parsed: ParsedDocument) -> dict[str, Any]:
     return {
         "media_type": parsed.media_type,
         "title": parsed.title,
         "pages": parsed.pages,
+        "language": parsed.language,
         "metadata": dict(parsed.metadata),
         "elements": [
             {"kind": element.kind, "text": element.text, "page": element.page, "section": list(element.section)}
             for element in parsed.elements
         ],
+        "members": [{"name": m.name, "size": m.size, "error": m.error} for m in parsed.members],
     }
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 #: Seconds between two looks; a look may take one part in `_SHARE` of the time.
-SECONDS, _SHARE = 1.0, 10
+SECONDS, _SHARE = 1.0, 5
 _WIDEST_NAME, _MOST_IN_HAND = 40, 8
 
 

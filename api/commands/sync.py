@@ -167,6 +167,8 @@ class Mirror:
             return summary
         with shown_progress() as display:
             collection, summary.created = open_collection(self.store, self.name)
+            if summary.created:
+                display.note("created", f"Created the collection {self.name}.", collection=self.name)
             if found.changed or found.problems:
                 batch = summary.batch = self.store.catalog.open_batch(collection.id)
                 files: list[Found] = [*found.changed, *found.problems]

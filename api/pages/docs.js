@@ -85,13 +85,15 @@ function quoted(text) {
 function curl(method, path, operation) {
   const filled = (operation.parameters ?? []).filter((p) => p.in === "path")
     .reduce((text, p) => text.replace(`{${p.name}}`, encodeURIComponent(example(p.schema))), path);
-  const verb = method === "delete" ? "-X DELETE " : ""; // GET and POST go without saying
+  // GET goes without saying, and so do POST with a body and PUT of a file.
+  const verb = method === "delete" || (method === "post" && !operation.requestBody) ? `-X ${method.toUpperCase()} ` : "";
   const lines = [`curl ${verb}${location.origin}${filled}`];
   const content = operation.requestBody?.content ?? {};
   if (content["application/json"]) {
     const body = JSON.stringify(example(content["application/json"].schema));
     lines.push("-H 'Content-Type: application/json'", `-d ${quoted(body)}`);
   }
+  if (content["application/octet-stream"]) lines.push("-T leave-policy.docx");
   if (content["multipart/form-data"]) {
     const { metadata } = resolve(content["multipart/form-data"].schema).properties;
     lines.push("-F files=@leave-policy.docx", "-F files=@price-list.csv", `-F metadata=${quoted(example(metadata))}`);

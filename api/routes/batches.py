@@ -30,7 +30,7 @@ BatchId = Annotated[str, Path(description="Id of the batch.", examples=["3f1d0c9
 #: Seconds between two looks at a batch, and without any event before a comment keeps the connection alive.
 LOOK_SECONDS, ALIVE_SECONDS = 1.0, 15.0
 #: A look may take one part in so many of the time.
-SHARE = 10
+SHARE = 5
 
 _EVENTS = """event: progress
 data: {"id": "3f1d...", "files": 100, "ended": 97, "seconds_left": 4.0, "in_hand": [{"name": "a.pdf", ...}], ...}

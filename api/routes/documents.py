@@ -35,7 +35,7 @@ from api.schemas import (
 )
 from api.uploads import Form, FormFile, read_file, read_form
 from ingest.worker import accept, take
-from rag.catalog import Accepted
+from rag.catalog import Accepted, Catalog
 from rag.catalog.queue import check_name
 from rag.errors import BadInput, CitewellError, Conflict, DocumentTooLarge, NotFound
 from rag.records import Collection, State, Version
@@ -299,9 +299,15 @@ def _shown(sent: str) -> str:
 def _target(store: Store, collection: str, batch: str | None) -> Collection:
     """Return the collection of an upload; raises `NotFound` if it, or the batch that the upload names, is not there."""
     found = store.catalog.collection(collection, counted=False)
-    if batch is not None and store.catalog.batch(batch).collection_id != found.id:
+    if batch is not None and _collection_of(store.catalog, batch) != found.id:
         raise NotFound(f"There is no batch with the id {batch[:64]!r} in the collection {found.name}.")
     return found
+
+
+def _collection_of(catalog: Catalog, batch: str) -> str:
+    """Return the id of a batch's collection: by its first file, since counting all for each upload takes a while."""
+    first = catalog.batch_files(batch, limit=1)
+    return first[0].version.collection_id if first and first[0].version else catalog.batch(batch).collection_id
 
 
 def _take_all(store: Store, collection: Collection, form: Form, batch: str | None) -> Response | UploadReply:

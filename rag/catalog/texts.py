@@ -83,28 +83,50 @@ def _ids(
 
 
 def _mark_copies(database: Database, connection: sa.Connection, collection_id: str, fresh: Mapping[int, str]) -> None:
-    """Say of each of ``fresh``, texts by id, which older text it says the same as: itself, if none."""
+    """Say of each of ``fresh``, texts by id, which text before it says the same: itself, if none."""
+    numbers = {text_id: bands_of(text) for text_id, text in fresh.items()}
+    meeting = _meeting(connection, collection_id, sorted({n for some in numbers.values() for n in some}), fresh)
+    known = _known_texts(connection, sorted({text_id for ids in meeting.values() for text_id in ids}))
+    marks: list[dict[str, int]] = []
     for text_id, text in fresh.items():
-        numbers = bands_of(text)
-        original = _original(connection, collection_id, numbers, text)
-        marked = texts.update().where(texts.c.id == text_id)
-        connection.execute(marked.values(like_id=text_id if original is None else original))
-        rows = [{"collection_id": collection_id, "band": number, "text_id": text_id} for number in numbers]
+        rivals = sorted({rival for number in numbers[text_id] for rival in meeting[number]})[:RIVALS]
+        like_id = next((known[rival][1] for rival in rivals if alike(known[rival][0], text)), text_id)
+        known[text_id] = text, like_id
+        marks.append({"marked": text_id, "like_id": like_id})
+        for number in numbers[text_id]:
+            meeting[number].add(text_id)
+    if marks:
+        mine = texts.c.id == sa.bindparam("marked")
+        connection.execute(texts.update().where(mine).values(like_id=sa.bindparam("like_id")), marks)
+        rows = [
+            {"collection_id": collection_id, "band": number, "text_id": text_id}
+            for text_id, some in numbers.items()
+            for number in some
+        ]
         connection.execute(database.insert_new(bands), rows)
 
 
-def _original(connection: sa.Connection, collection_id: str, numbers: Sequence[int], text: str) -> int | None:
-    meeting = (bands.c.collection_id == collection_id) & bands.c.band.in_(numbers)
-    query = (
-        sa.select(texts.c.id, texts.c.text, texts.c.like_id)
-        .where(texts.c.id.in_(sa.select(bands.c.text_id).where(meeting)))
-        .order_by(texts.c.id)
-        .limit(RIVALS)
-    )
-    for row in connection.execute(query).all():
-        if alike(row.text, text):
-            return int(row.like_id or row.id)
-    return None
+def _meeting(
+    connection: sa.Connection, collection_id: str, numbers: Sequence[int], but: Mapping[int, str]
+) -> dict[int, set[int]]:
+    """Return which texts of a collection stand under each of ``numbers``."""
+    found: dict[int, set[int]] = {number: set() for number in numbers}
+    for some in slices(numbers):
+        here = (bands.c.collection_id == collection_id) & bands.c.band.in_(some)
+        for row in connection.execute(sa.select(bands.c.band, bands.c.text_id).where(here)):
+            if row.text_id not in but:
+                found[row.band].add(row.text_id)
+    return found
+
+
+def _known_texts(connection: sa.Connection, text_ids: Sequence[int]) -> dict[int, tuple[str, int]]:
+    """Return texts with the ids of what they are like, by id."""
+    query = sa.select(texts.c.id, texts.c.text, texts.c.like_id)
+    return {
+        row.id: (row.text, row.like_id or row.id)
+        for some in slices(text_ids)
+        for row in connection.execute(query.where(texts.c.id.in_(some)))
+    }
 
 
 def insert_chunks(

@@ -20,7 +20,8 @@ from rag.settings import load_settings
 from tests.cli_process import COMMAND, ROOT, Cli
 
 COMMANDS = [
-    "ingest", "ask", "search", "documents list", "documents show", "documents delete", "collections list",
+    "ingest", "sync", "purge", "batches list", "batches show", "batches watch", "batches report",
+    "ask", "search", "documents list", "documents show", "documents delete", "collections list",
     "collections create", "collections delete", "parse", "serve", "worker", "doctor", "eval retrieval", "demo",
 ]  # fmt: skip
 HEAVY = {
@@ -98,6 +99,12 @@ LONG = "x" * 100_000
         pytest.param("ingest page.txt -c ../up", "'../up' is no collection name", id="collection-name"),
         pytest.param("ingest page.txt -c new --metadata {", "--metadata is not JSON", id="metadata-is-no-json"),
         pytest.param("ingest page.txt -c new --metadata [1]", "--metadata must be a JSON object", id="metadata-list"),
+        pytest.param('ingest page.txt -c new --metadata {"a":{"b":NaN}}', "is not JSON", id="metadata-nan"),
+        pytest.param("sync hollow/none -c new", "There is no folder hollow/none.", id="sync-nothing"),
+        pytest.param("purge nothing -c empty", "There is nothing of 'nothing'", id="purge-unknown"),
+        pytest.param("purge -c nowhere", "There is no collection named 'nowhere'", id="purge-collection"),
+        pytest.param("batches show none", "There is no batch with the id 'none'.", id="unknown-batch"),
+        pytest.param("batches report none", "There is no batch with the id 'none'.", id="report-of-none"),
         pytest.param("ingest hollow -c new", "There are no files to ingest in hollow.", id="empty-folder"),
         pytest.param("documents show nothing -c empty", "There is no document 'nothing'", id="unknown-document"),
         pytest.param("documents list -c empty --state lost", "'lost' is not one of", id="unknown-state"),

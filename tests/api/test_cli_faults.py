@@ -30,13 +30,13 @@ def write_files(folder: Path) -> Path:
 
 
 def signal_after(process: subprocess.Popen[str], lines: int, number: int) -> str:
-    """Send a signal when so many lines of progress have come, and return the rest of standard error."""
+    """Send a signal when so many documents have ended, and return the rest of standard error."""
     assert process.stderr is not None
     seen = 0
     while seen < lines:
         line = process.stderr.readline()
         assert line, "the command ended before the signal"
-        seen += line.startswith("[")
+        seen += line.startswith('{"event": "document"')
     process.send_signal(number)
     out, err = process.communicate(timeout=SECONDS)
     assert out == ""

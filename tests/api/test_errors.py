@@ -119,6 +119,22 @@ def cases() -> list[Case]:
         made += [("POST", f"/v1/documents/{bad}/retry", {})]
         made += [("GET", f"/v1/documents/{bad}/content", {}), ("GET", f"/v1/collections/{bad}/documents", {})]
         made += [("POST", f"/v1/collections/{bad}/documents", {"files": [("files", ("a.txt", b"x"))]})]
+        made += [("GET", f"/v1/collections/{bad}/batches", {}), ("POST", f"/v1/collections/{bad}/batches", {})]
+        made += [("POST", f"/v1/collections/{bad}/purge", {"json": {}})]
+        made += [("PUT", f"/v1/collections/{bad}/documents/a.txt", {"content": b"x"})]
+        made += [("GET", f"/v1/batches/{bad}{more}", {}) for more in ("", "/files", "/report", "/events")]
+        made += [("PUT", f"{UPLOAD}/a.txt?batch={bad}", {"content": b"x"})]
+    made += [
+        ("POST", "/v1/collections/demo/purge", {"content": body, "headers": JSON}) for body in BODIES if body != b"{}"
+    ]
+    made += [
+        ("POST", "/v1/collections/demo/purge", {"json": {"documents": named}})
+        for named in ([], "x", [1], ["never"], {"a": 1})
+    ]
+    made += [("PUT", f"{UPLOAD}/{name}", {"content": b"x"}) for name in ("", "%00", "%2e%2e", "a%0ab", "x" * 1001)]
+    made += [
+        ("PUT", f"{UPLOAD}/a.txt?metadata={text}", {"content": b"x"}) for text in ("[", "[]", "1", "{%22a%20b%22:1}")
+    ]
     made += [("GET", f"{UPLOAD}?{query}", {}) for query in PAGES]
     made += [("GET", f"{UPLOAD}?after={'x' * 1001}", {})]
     made += [("POST", UPLOAD, {"content": body, "headers": FORM}) for body in PARTS]
@@ -237,6 +253,8 @@ def test_every_kind_of_error_has_the_status_that_was_promised():
         "EmptyDocument": 422,
         "EncryptedDocument": 422,
         "DamagedDocument": 422,
+        "ParserStopped": 422,
+        "DocumentTooSlow": 413,
         "CitewellError": 500,
         "Misconfigured": 500,
         "IndexDamaged": 500,

@@ -125,18 +125,18 @@ def test_one_file_is_the_body_itself(client, citewell, demo):
 
 
 def test_a_put_file_that_can_not_be_taken_is_noted_in_its_batch(settings, embedder):
-    """413 and 400 in the one shape; the batch that it was meant for lists it, and nothing of it stays."""
+    """413 in the one shape; the batch that it was meant for lists it, and nothing of it stays."""
     small = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"max_file_bytes": 1000})})
     with open_citewell(small, embedder=embedder) as citewell, serving(citewell) as client:
         client.post("/v1/collections", json={"name": "demo"})
         batch = client.post("/v1/collections/demo/batches").json()["id"]
         assert problem(put(client, "big.txt", b"x" * 1001, params={"batch": batch}), 413)
-        assert problem(put(client, "x" * 1001, b"x", params={"batch": batch}), 400)
         assert put(client, "ok.txt", b"x" * 1000, params={"batch": batch}).status_code == 202
         files = client.get(f"/v1/batches/{batch}/files").json()["files"]
-        assert [(file["name"][:7], file["outcome"]) for file in files] == [
-            ("big.txt", "failed"), ("x" * 7, "failed"), ("ok.txt", "added")
-        ]  # fmt: skip
+        assert [(file["name"], file["outcome"]) for file in files] == [
+            ("big.txt", "failed"),
+            ("ok.txt", "added"),
+        ]
         assert files[0]["error"]["code"] == "document_too_large"
         assert [path.stat().st_size for path in left_behind(citewell.store.originals.folder)] == [1000]
 
@@ -150,8 +150,9 @@ def test_a_put_file_that_can_not_be_taken_is_noted_in_its_batch(settings, embedd
         pytest.param("a.txt", {"headers": {"Content-Type": KIND}}, 400, id="form"),
         pytest.param("a.txt", {"params": {"batch": "0" * 32}}, 404, id="batch"),
         pytest.param("%00", {}, 400, id="name"),
-        pytest.param("..", {}, 400, id="dots"),
+        pytest.param("%2e%2e", {}, 400, id="dots"),
         pytest.param("", {}, 400, id="no-name"),
+        pytest.param("x" * 1001, {}, 400, id="long-name"),
     ],
 )
 def test_a_bad_put_is_refused_and_nothing_is_taken(client, citewell, demo, name, more, status):
@@ -248,6 +249,7 @@ def test_memory_does_not_grow_with_the_size_of_a_file(tmp_path, monkeypatch):
         server.client.post("/v1/collections", json={"name": "demo"})
         upload(server.client, "demo", ("small.txt", b"x"))
         put(server.client, "small.txt", b"x")
+        Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")  # forget the peak of the start
         before = most_memory(server.process.pid)
         bare = put(server.client, "large.bin", (MEGABYTE for _ in range(SIZE)))
         assert bare.status_code == 202, bare.text
@@ -266,5 +268,4 @@ def test_memory_does_not_grow_with_the_size_of_a_file(tmp_path, monkeypatch):
         for reply, name in ((bare, "large.bin"), (formed, "again.bin")):
             document = server.client.get(f"/v1/documents/{reply.json()['documents'][0]['id']}").json()
             assert (document["name"], document["newest"]["size"]) == (name, SIZE * len(MEGABYTE))
-        print(f"the server's memory grew by {grown} MB")
         assert grown < 60

@@ -60,9 +60,9 @@ def test_files_that_fare_otherwise_than_their_manifest_says_are_named():
 
 
 def test_uploads_that_were_not_found_are_told_and_are_in_no_time():
-    found = Freshness(seconds=[float(n) for n in range(20, 0, -1)], missed=2, bulk=1234)
-    assert found.table()[1] == ["22", "20", "10.50", "20.00", "20.00", "2", "1,234"]
-    assert Freshness(missed=1).table()[1] == ["1", "0", "", "", "", "1", "0"]
+    found = Freshness(seconds=[float(n) for n in range(20, 0, -1)], missed=2, idle=3, bulk=1234)
+    assert found.table()[1] == ["22", "20", "10.50", "20.00", "20.00", "2", "3", "1,234"]
+    assert Freshness(missed=1).table()[1] == ["1", "0", "", "", "", "1", "0", "0"]
 
 
 @needs_proc

@@ -150,7 +150,7 @@ class User:
         if found["state"] != "ready" or file.inside:
             return
         passages = self.search(file.mark)
-        older = [p for p in passages if p["document_id"] == document and p["version"] < found["version"]]
+        older = [p for p in passages if p["document_id"] == document and p["version"] < found["newest"]["number"]]
         assert not older, (name, older)
         assert self.says(passages, name), f"{name} is ready and its mark {file.mark} is not found"
 
@@ -202,7 +202,7 @@ class Habits:
     rng: random.Random
     files: list[tuple[str, File]]
     queued: Callable[[], int]
-    busy: int = 25
+    busy: int = 60
 
     def begin(self, most: int) -> None:
         """Upload the first ``most`` files in forms of some."""
@@ -215,7 +215,7 @@ class Habits:
         """Change and ask at random until told to stop, and let the queue be neither empty nor long."""
         while not stop.is_set():
             if self.queued() < self.busy:
-                self.rng.choices([self._add, self._replace, self._copy, self._delete], [3, 4, 1, 1])[0]()
+                self.rng.choices([self._add, self._replace, self._copy, self._delete], [3, 5, 1, 2])[0]()
             if names := self._marked():
                 self.user.look(self.rng.choice(names))
             stop.wait(0.05)
@@ -231,7 +231,7 @@ class Habits:
 
     def _replace(self) -> None:
         """Give a document the content of another one of its kind, under a mark of its own."""
-        names = [name for name in self._alone() if PurePosixPath(name).suffix in {".txt", ".md"}]
+        names = [name for name in self._alone() if PurePosixPath(name).suffix in {".txt", ".md", ".rst"}]
         if names:
             name = self.rng.choice(sorted(names))
             mark = f"replaced{self.rng.getrandbits(40):012x}"

@@ -221,7 +221,8 @@ def site(folder: Path, **settings: str) -> Iterator[Site]:
     chosen = {f"CITEWELL_{name}": value for name, value in {**QUICK, **settings}.items()}
     environment = {
         **os.environ, **chosen, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "temporary"),
-        "OPENBLAS_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",  # its threads would be lost in a fork
+        "ORT_DISABLE_TELEMETRY": "1",  # else onnxruntime leaves a file named .ses among the temporary ones
     }  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -237,7 +238,7 @@ def site(folder: Path, **settings: str) -> Iterator[Site]:
 #: What can be killed, and how often it is chosen.
 VICTIMS = {"worker": 10, "worker and its readers": 6, "reader": 6, "server": 4, "everything": 2}
 #: Most seconds that a kill waits for files to be done.
-MOST_PAUSE = 10.0
+MOST_PAUSE = 5.0
 
 
 @dataclass

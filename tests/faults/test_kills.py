@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from contextlib import ExitStack, closing
 
 from eval.corpus import FORMATS, generate
 from tests.conftest import SAMPLES
@@ -41,12 +42,12 @@ def test_nothing_is_lost_doubled_or_left_behind_when_anything_is_killed_at_any_t
     started, rng = time.monotonic(), random.Random(seed)
     formats, count = (FORMATS, 600) if kills >= SOAK else (LIGHT, 240)
     files = documents(tmp_path / "corpus", seed, formats, count)
-    with site(tmp_path / "site") as here:
+    with site(tmp_path / "site") as here, ExitStack() as users:
         here.mend(WORKERS)
-        user = User(here.address, Book("faults"))
+        user = users.enter_context(closing(User(here.address, Book("faults"))))
         user.open_collection()
         habits = Habits(user, random.Random(seed + 1), files, here.queued)
-        habits.begin(len(files) // 2)
+        habits.begin(len(files) // 4)
         stop, errors = threading.Event(), []
 
         def use():
@@ -82,7 +83,6 @@ def test_nothing_is_lost_doubled_or_left_behind_when_anything_is_killed_at_any_t
         until(here.serves, "the server answers")
         user.purge()
         check_searches(user)
-        user.close()
         here.stop()
         check_rest(here.data, here.temporary)
         assert here.query("SELECT count(*) FROM chunks WHERE retired_commit IS NOT NULL") == [(0,)]

@@ -72,7 +72,7 @@ def newest(catalog: Catalog) -> list[Version]:
 def check_each_is_there_once(catalog: Catalog, names: list[str]) -> None:
     """Every file is ready, as one version, and every passage of it is found once."""
     found = newest(catalog)
-    assert [(version.document, version.state, version.number) for version in found] == [
+    assert [(version.name, version.state, version.number) for version in found] == [
         (name, State.READY, 1) for name in names
     ]
     collection = catalog.collection("buoys").id
