@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -49,6 +50,11 @@ class Order:
         """Return the rows that came since the last call."""
         rows, self.fresh = self.fresh, []
         return rows
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """The digests of all chunks, which every batch asks for."""
+        return tuple(chunk.digest for chunk in self.chunks)
 
     @property
     def done(self) -> float:
@@ -95,10 +101,7 @@ class Pool:
     def add(self, order: Order) -> bool:
         """Put an order in line; True if what was embedded a moment ago for others makes it complete at once."""
         with self._lock:
-            for row in order.missing:
-                if (vector := self._recent.get(order.chunks[row].digest)) is not None:
-                    order.vectors[row] = vector
-            order.missing = [row for row in order.missing if order.chunks[row].digest not in self._recent]
+            self._fill(order)
             if order.missing:
                 self._orders.append(order)
             return not order.missing
@@ -115,7 +118,7 @@ class Pool:
             wanted: dict[str, list[tuple[Order, int]]] = {}
             for order in self._line():
                 for row in order.missing:
-                    digest = order.chunks[row].digest
+                    digest = order.digests[row]
                     if digest in wanted or len(wanted) < CHOICE * most:
                         wanted.setdefault(digest, []).append((order, row))
             self._oldest_first = not self._oldest_first
@@ -131,17 +134,26 @@ class Pool:
                 for order, row in places:
                     order.vectors[row] = vector
                     order.fresh.append(row)
-            while len(self._recent) > RECENT:
-                self._recent.popitem(last=False)
             brought: dict[int, set[int]] = {}
             for order, row in (place for places in batch.places for place in places):
                 brought.setdefault(id(order), set()).add(row)
             for order in self._orders:
                 rows = brought.get(id(order), set())
                 order.missing = [row for row in order.missing if row not in rows]
+                self._fill(order)  # it may have come while the batch was in the model
+            while len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
             complete = [order for order in self._orders if not order.missing]
             self._orders = [order for order in self._orders if order.missing]
         return complete
+
+    def _fill(self, order: Order) -> None:
+        """Give an order the vectors of those of its texts that were embedded a moment ago."""
+        known = [row for row in order.missing if order.digests[row] in self._recent]
+        for row in known:
+            order.vectors[row] = self._recent[order.digests[row]]
+        if known:
+            order.missing = [row for row in order.missing if order.digests[row] not in self._recent]
 
     def _line(self) -> list[Order]:
         """Return the orders in the order in which the next batch takes of them."""

@@ -472,7 +472,9 @@ class _Shift:
     def _embed_apart(self, batch: Batch) -> None:
         """Embed what a batch holds of each document by itself, so that what goes wrong is one document's."""
         for order, part in batch.apart():
-            job = self._jobs[order]
+            job = self._jobs.get(order)
+            if job is None or not order.missing:  # it got all from the parts before
+                continue
             with self._settled(job.lease):
                 self._brought(self._pool.bring(part, self._citewell.embedder.encode(part.texts).vectors))
             if job.lease not in self._leases.held():

@@ -1,7 +1,8 @@
 """Which texts say the same: near-copies. Owns datasketch.
 
 Two texts are near-copies if they share most of their runs of three words (Jaccard similarity, Broder 1997) and agree in
-every number and every negation: a rule of this year that differs from that of last year in one amount is no copy.
+every number and every negation, with the words beside them: a rule of this year that differs from that of last year in
+one amount is no copy, nor is one in which two amounts have changed places.
 `bands_of` gives each text a few numbers, so that near-copies are found by one equal number (MinHash with banding,
 Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4); `alike` then decides. Knows no catalog.
 """
@@ -24,8 +25,11 @@ BANDS, ROWS = 5, 4
 RUN = 3
 
 _POWERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
-# A letter of a script without spaces between words counts as a word.
-_WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0eff]|[^\W_]+")
+# A letter of a script without spaces between words counts as a word, and so do the signs that say what a number means.
+_WORD = re.compile(
+    r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0eff]|[^\W_]+"
+    r"|(?<![^\s(])[-\u2212+±](?=[.,]?\d)|[<>≤≥≠%‰$€£¥]"
+)
 _NUMBER = re.compile(r"\d")
 _NEGATIONS = frozenset(
     "no not never none nor neither without nobody nothing nowhere cannot t nicht kein keine keiner keinen keinem nie "
@@ -67,7 +71,10 @@ def _runs(words: list[str]) -> list[str]:
 
 
 def _weighty(words: list[str]) -> Counter[str]:
-    return Counter(word for word in words if word in _NEGATIONS or _NUMBER.search(word))
+    """Return the runs in which a number or a negation stands."""
+    return Counter(
+        run for run in _runs(words) if any(word in _NEGATIONS or _NUMBER.search(word) for word in run.split(" "))
+    )
 
 
 def _hashes(words: list[str]) -> list[int]:

@@ -45,6 +45,7 @@ PATIENCE = 120.0
 STEP = 20_000
 
 log = structlog.get_logger(__name__)
+Stamp = tuple[tuple[str, int, int, int], ...]
 PartT = TypeVar("PartT")
 TailT = TypeVar("TailT")
 
@@ -64,6 +65,8 @@ class Snapshot(Generic[PartT, TailT]):
     tail_seqs: Rows
     tail_alive: np.ndarray[Any, np.dtype[np.bool_]]
     tail: TailT
+    #: What changes when anybody touches the files of the sealed part, which are mapped into memory and not read again.
+    stamp: Stamp = ()
 
 
 class DerivedIndex(ABC, Generic[PartT, TailT]):
@@ -106,17 +109,22 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
 
     def current(self) -> Snapshot[PartT, TailT]:
         """Return a snapshot that holds every commit made before this call, in any process."""
-        pulse = self._catalog.pulse(self._collection_id)
-        if pulse.commits == self._snapshot.pulse.commits:
-            return self._snapshot
+        pulse, now = self._catalog.pulse(self._collection_id), self._snapshot
+        if pulse.commits == now.pulse.commits and self._is_whole(now):
+            return now
         with self._lock:
-            if pulse.commits > self._snapshot.pulse.commits:
-                self._snapshot = self._advanced(self._snapshot, pulse)
+            if pulse.commits > self._snapshot.pulse.commits or not self._is_whole(self._snapshot):
+                self._snapshot = self._advanced(self._snapshot, max(pulse, self._snapshot.pulse, key=_commits))
             return self._snapshot
+
+    def _is_whole(self, snapshot: Snapshot[PartT, TailT]) -> bool:
+        """Say whether the files of the sealed part are as they were when they were checked."""
+        return snapshot.seal is None or stamp_of(self._folder / snapshot.seal.folder) == snapshot.stamp
 
     def _advanced(self, old: Snapshot[PartT, TailT], pulse: Pulse) -> Snapshot[PartT, TailT]:
         seal = self._catalog.seal(self._collection_id, self.kind, self._space)
-        base = old if seal == old.seal else self._begin(seal)
+        base = old if seal == old.seal and self._is_whole(old) else self._begin(seal)
+        pulse = max(pulse, base.pulse, key=_commits)  # the part may be younger than the pulse
         retired = self._catalog.retired_rows(self._collection_id, base.pulse.commits, pulse.commits)
         new, tail = self._grown_tail(base.tail, base.pulse.last_seq, pulse.last_seq)
         tail_seqs = np.concatenate([base.tail_seqs, new])
@@ -129,6 +137,7 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
             tail_seqs,
             np.concatenate([base.tail_alive, np.ones(len(new), dtype=bool)]) & ~np.isin(tail_seqs, retired),
             tail,
+            base.stamp,
         )
 
     def _begin(self, seal: Seal | None) -> Snapshot[PartT, TailT]:
@@ -137,9 +146,10 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
         mask = np.zeros(0, dtype=bool)
         if seal is not None:
             try:
+                stamp = stamp_of(self._folder / seal.folder)
                 seqs, part, made_at = self._open(seal)
                 alive = np.ones(len(seqs), dtype=bool)
-                return Snapshot(seal, made_at, seqs, alive, part, none, mask, self._empty_tail())
+                return Snapshot(seal, made_at, seqs, alive, part, none, mask, self._empty_tail(), stamp)
             except IndexDamaged as error:
                 log.warning("sealed index part dropped", kind=self.kind, folder=seal.folder, reason=error.message)
                 self._catalog.drop_seal(self._collection_id, self.kind, self._space, seal.folder)
@@ -150,6 +160,8 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
         manifest = read_manifest(folder)
         if (manifest["kind"], manifest["space"]) != (self.kind, self._space):
             raise IndexDamaged(f"It was made for {manifest['kind']} {manifest['space']}.")
+        if (manifest.get("collection"), manifest["last_seq"]) != (self._collection_id, seal.last_seq):
+            raise IndexDamaged("It was made for another collection, or for other rows.")
         seqs = np.load(folder / "seqs.npy")
         return seqs, self._open_part(folder, manifest), Pulse(manifest["commits"], manifest["last_seq"])
 
@@ -202,7 +214,8 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
             making.mkdir()
             seqs, facts = self._write_part(making, pulse.last_seq)
             np.save(making / "seqs.npy", seqs)
-            manifest = {"kind": self.kind, "space": self._space, "rows": len(seqs), **facts}
+            manifest = {"kind": self.kind, "space": self._space, "collection": self._collection_id}
+            manifest |= {"rows": len(seqs), **facts}
             write_manifest(making, manifest | {"last_seq": pulse.last_seq, "commits": pulse.commits})
             making.rename(self._folder / name)
             sync_folder(self._folder)
@@ -245,6 +258,20 @@ def sweep_parts(catalog: Catalog, collection_id: str, folder: Path) -> int:
 def _last_of(name: str) -> int:
     """Return the last row of a sealed part by the name of its folder."""
     return int(name.split("-")[1])
+
+
+def _commits(pulse: Pulse) -> int:
+    return pulse.commits
+
+
+def stamp_of(folder: Path) -> Stamp:
+    """Return the name, size, time and inode of each file in a folder: what a touched file differs in."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(entry.name, entry.stat()) for entry in entries]
+    except OSError:
+        return ()
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found))
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -115,7 +115,7 @@ def fetch_report(
     summary="Follow a batch",
     responses=problems(404, 422)
     | {200: {"description": "Events.", "content": {"text/event-stream": {"example": _EVENTS}}}},
-    response_class=EventStream,
+    response_model=None,
 )
 async def follow_batch(
     batch_id: BatchId,

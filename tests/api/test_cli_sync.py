@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from ingest.mirror import compare, mark_of
-from rag.settings import load_settings
-from rag.store import open_store
 from tests.cli_process import SECONDS, Cli
 
 
@@ -138,32 +135,36 @@ def test_the_data_folder_is_not_mirrored(cli: Cli) -> None:
     assert "lies in the folder to mirror" in cli("sync", ".", "-c", "docs", status=2).err
 
 
-def names_in(cli: Cli) -> set[str]:
-    with open_store(load_settings(data=cli.data)) as store:
-        collections = store.catalog.list_collections()
-        return {d.name for c in collections for d in store.catalog.list_documents(c.id) if d.live_version_id}
+def rounds_until(stream: IO[str], done: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+    """Read what each round has done, one line each, until it is enough."""
+    rounds: list[dict[str, Any]] = []
+    while not done(rounds):
+        line = stream.readline()
+        assert line, "the command ended before the signal"
+        rounds.append(json.loads(line))
+    return rounds
 
 
-def until(done: Callable[[], object]) -> None:
-    end = time.monotonic() + SECONDS
-    while not done():
-        assert time.monotonic() < end, "gave up waiting"
-        time.sleep(0.2)
+def added(rounds: list[dict[str, Any]]) -> int:
+    return sum(done["added"] for done in rounds)
+
+
+def deleted(rounds: list[dict[str, Any]]) -> list[str]:
+    return [name for done in rounds for name in done["deleted_documents"]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_changes_are_followed_until_a_signal_comes(cli: Cli, number: int) -> None:
     """New, changed and deleted files become so in the collection by themselves; the end is orderly."""
     with cli.start("sync", "docs", "-c", "docs", "--delete", "--watch", "--json") as following:
-        until(lambda: names_in(cli) == {"cat.txt", "dogs/old.txt", "dogs/young.txt"})
+        assert following.stdout is not None
+        rounds_until(following.stdout, lambda rounds: added(rounds) == 3)
         write(cli.folder / "docs", "birds/new.txt", "The bird sings.\n")
         (cli.folder / "docs" / "cat.txt").unlink()
-        until(lambda: names_in(cli) == {"birds/new.txt", "dogs/old.txt", "dogs/young.txt"})
+        rounds_until(following.stdout, lambda rounds: (added(rounds), deleted(rounds)) == (1, ["cat.txt"]))
         following.send_signal(number)
         out, err = following.communicate(timeout=SECONDS)
-    assert following.returncode == 130
+    assert (following.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "citewell: Stopped following; nothing was left half done."
-    rounds = [json.loads(line) for line in out.splitlines()]
-    assert sum(done["added"] for done in rounds) == 4
-    assert [name for done in rounds for name in done["deleted_documents"]] == ["cat.txt"]
+    assert set(documents(cli)) == {"birds/new.txt", "dogs/old.txt", "dogs/young.txt"}
     assert counts(cli("sync", "docs", "-c", "docs", "--delete", "--json").json) == {"unchanged": 3}

@@ -136,7 +136,7 @@ def check_searches(user: User) -> None:
     book = user.book
     for name, file in sorted(book.live.items()):
         if file.mark:
-            assert user.says(user.search(file.mark), name), f"{name} is not found by its mark {file.mark}"
+            assert user.finds(name, user.search(file.mark)), f"{name} is not found by its mark {file.mark}"
     for mark in sorted(book.gone):
         assert not [p for p in user.search(mark) if mark in " ".join(p["text"].split())], mark
 

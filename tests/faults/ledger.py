@@ -152,20 +152,24 @@ class User:
         passages = self.search(file.mark)
         older = [p for p in passages if p["document_id"] == document and p["version"] < found["newest"]["number"]]
         assert not older, (name, older)
-        assert self.says(passages, name), f"{name} is ready and its mark {file.mark} is not found"
+        assert self.finds(name, passages), f"{name} is ready and its mark {file.mark} is not found"
 
-    def says(self, passages: Sequence[Mapping[str, Any]], name: str) -> bool:
-        """Whether a document is among passages with its mark in it, by itself or as a copy of one that has it."""
+    def finds(self, name: str, passages: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the passages for a document's mark hold it, in the document's own name.
+
+        Of documents that say the same one is shown, and not always with the names of all others: they are asked for
+        by name.
+        """
         mark, document = self.book.live[name].mark, self.book.id_of(name)
-        return any(
-            mark in " ".join(passage["text"].split())
-            and document in {passage["document_id"], *(copy["document_id"] for copy in passage["also_in"])}
-            for passage in passages
-        )
+        saying = [p for p in passages if mark in " ".join(p["text"].split())]
+        if not saying:
+            return False
+        shown = {of["document_id"] for p in saying for of in (p, *p["also_in"])}
+        return document in shown or any(mark in " ".join(p["text"].split()) for p in self.search(mark, document=name))
 
-    def search(self, query: str) -> list[dict[str, Any]]:
+    def search(self, query: str, **filters: str) -> list[dict[str, Any]]:
         """Return the passages for a query."""
-        body = {"query": query, "collections": [self.book.collection], "top_k": 10}
+        body = {"query": query, "collections": [self.book.collection], "top_k": 10, "filters": filters}
         self.book.searches += 1
         found: list[dict[str, Any]] = self._send("POST", "/v1/search", {200}, json=body).json()["passages"]
         return found
