@@ -2,6 +2,7 @@
 # make test   every check that a change has to pass; make lint and make test-llm are parts of it
 # make bench DATA=folder  the numbers in README.md, on data sets in BEIR layout
 # make bench-ingest DATA=folder COUNT=20000  the same for ingest, on folder/documents and COUNT generated files
+# make soak   the fault tests at length: KILLS=1000 kills, every point of every stage; SEED=n makes its choices again
 # make format, make clean
 
 VENV := .venv
@@ -10,7 +11,7 @@ CITEWELL := $(VENV)/bin/citewell
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint .constraints.txt
 PINS := pyproject.toml .constraints.txt
 
-.PHONY: demo test test-llm lint format bench bench-ingest clean
+.PHONY: demo test test-llm lint format bench bench-ingest soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo-installed
@@ -42,6 +43,11 @@ bench: $(VENV)/.test-installed
 bench-ingest: DOCUMENTS = $(if $(DATA),$(DATA)/documents,$(wildcard ../shared/data/documents))
 bench-ingest: $(VENV)/.test-installed
 	$(PYTHON) -m eval.bench_ingest $(if $(DOCUMENTS),--documents $(DOCUMENTS)) $(if $(COUNT),--count $(COUNT))
+
+soak: KILLS ?= 1000
+soak: SEED ?= $(shell date +%s)
+soak: $(VENV)/.test-installed
+	$(PYTHON) -m pytest tests/faults -x -s --kills $(KILLS) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -11,8 +11,8 @@ import asyncio
 import io
 import os
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Self
 
@@ -81,13 +81,11 @@ class Form:
     def feed(self, block: bytes) -> None:
         """Take the next block of the form. Raises `Unavailable` if the disk takes no more."""
         try:
-            self._parser.write(block)
+            with disk_trouble():
+                self._parser.write(block)
         except FormParserError as error:
-            raise BadInput(
-                "The form is not valid multipart/form-data; send it as a browser or curl -F does."
-            ) from error
-        except OSError as error:
-            raise Unavailable(f"The data folder takes no more: {error.strerror}.") from error
+            message = "The form is not valid multipart/form-data; send it as a browser or curl -F does."
+            raise BadInput(message) from error
 
     def finish(self) -> None:
         """Say that nothing more comes."""
@@ -205,6 +203,15 @@ def _ascii(name: str) -> str:
     return name[:100].encode("ascii", "replace").decode()
 
 
+@contextmanager
+def disk_trouble() -> Iterator[None]:
+    """Say what the disk refuses as `Unavailable`, since the sender can do nothing about it."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"The data folder takes no more: {error.strerror or error}.") from error
+
+
 async def read_form(stream: AsyncIterator[bytes], form: Form) -> None:
     """Read a form to its end; parsing and writing happen in a thread."""
     async for block in blocks_of(stream):
@@ -214,11 +221,9 @@ async def read_form(stream: AsyncIterator[bytes], form: Form) -> None:
 
 async def read_file(stream: AsyncIterator[bytes], incoming: Incoming) -> None:
     """Read a body that is one file; writing happens in a thread. Raises `DocumentTooLarge` and `Unavailable`."""
-    try:
-        async for block in blocks_of(stream):
+    async for block in blocks_of(stream):
+        with disk_trouble():
             await asyncio.to_thread(incoming.write, block)
-    except OSError as error:
-        raise Unavailable(f"The data folder takes no more: {error.strerror}.") from error
 
 
 async def blocks_of(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -318,7 +318,10 @@ class _Child:
         """
         spool = Path(self.folder, _SPOOL)
         shutil.rmtree(spool, ignore_errors=True)
-        spool.mkdir()
+        try:
+            spool.mkdir()
+        except OSError as error:
+            raise Unavailable(f"The folder for temporary files takes no more: {error.strerror}.") from error
         answer = self._exchange(path, name, reading, limits)
         if answer.get("unreadable"):  # it has fewer rights than we have: give it a copy of its own
             copy = Path(self.folder, "document")

@@ -51,15 +51,15 @@ def each_file(paths: Sequence[Path]) -> Iterator[SourceFile | SourceProblem]:
     Hidden files and folders in a folder are left out, links in it are not followed but reported. Of two files with one
     name the second is a problem. Raises nothing: what can not be read is a problem too.
     """
-    seen: dict[str, Path] = {}
+    seen: dict[str, str] = {}  # paths as strings: there may be very many, and a string is small
     for path in paths:
         for found in _found(path):
             if isinstance(found, SourceProblem):
                 yield found
             elif first := seen.get(found.name):
-                yield _same_name(SourceFile(first, found.name), found)
+                yield _same_name(SourceFile(Path(first), found.name), found)
             else:
-                seen[found.name] = found.path
+                seen[found.name] = str(found.path)
                 yield found
 
 

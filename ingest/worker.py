@@ -155,8 +155,8 @@ class Worker:
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, looking for work every ``ingest.poll_seconds`` while there is none.
 
-        What is in hand then goes back to the queue. While the catalog does not answer or the disk is full, say so in the
-        log and try again; what was in hand goes back to the queue as soon as that can be written.
+        What is in hand then goes back to the queue. While the catalog does not answer or the disk is full, say so in
+        the log and try again; what was in hand goes back to the queue as soon as that can be written.
         """
         swept_at, worked_at, troubled = -math.inf, time.monotonic(), False
         with self:

@@ -90,6 +90,8 @@ class Citewell:
         """
         purged = self.store.catalog.purge(collection.id, document_ids)
         files, size = self.store.remove_originals(purged.originals)
+        if not self.store.catalog.queue_length():  # what a purge that died has left; work in hand may need others
+            self.store.remove_originals(self.store.originals.list())
         indexes = self.indexes_of(collection)
         indexes.dense.seal_alone()
         indexes.lexical.seal_alone()

@@ -105,8 +105,6 @@ class Database:
         PostgreSQL keeps deleted rows in its files until its own VACUUM.
         """
         with self.write() as connection:
-            if self.dialect == "sqlite":
-                connection.exec_driver_sql("PRAGMA secure_delete = ON")
             yield connection
         if self.dialect == "sqlite":
             with _translated(), self._engine.connect() as connection:
@@ -282,7 +280,9 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
     def _connect(connection: Any, _: object) -> None:
         connection.isolation_level = None  # SQLAlchemy's begin event below opens transactions, not the driver
         cursor = connection.cursor()
-        for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        # What an update or a moved row leaves behind can be overwritten only then, not when the row is purged: hence
+        # secure_delete from the first day on.
+        for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

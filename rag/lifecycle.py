@@ -181,7 +181,9 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
         return self._seal(keep_before=True)
 
     def seal_alone(self) -> None:
-        """Seal, and remove the part before it too, which slow readers may still have open; `Unavailable` if busy."""
+        """Seal, and remove all other parts: the one before, which slow readers may still have open, and those of other
+        spaces, which are made anew if they are ever wanted. Raises `Unavailable` while another process is sealing.
+        """
         deadline = time.monotonic() + PATIENCE
         while not self._seal(keep_before=False) and self._catalog.pulse(self._collection_id).last_seq:
             if time.monotonic() > deadline:
@@ -202,6 +204,8 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
             pulse = self._catalog.pulse(self._collection_id)
             before = self._catalog.seal(self._collection_id, self.kind, self._space)
             name = self._make(pulse)
+            if not keep_before:
+                self._catalog.drop_foreign_seals(self._collection_id, self.kind, self._space)
             self._catalog.record_seal(self._collection_id, self.kind, self._space, Seal(name, pulse.last_seq))
             in_force = self._catalog.seal_folders(self._collection_id)
             self._sweep(in_force | ({before.folder} if before and keep_before else set()))

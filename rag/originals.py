@@ -48,10 +48,8 @@ class Incoming:
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         with _storing():
-            handle, name = tempfile.mkstemp(prefix=_INCOMING, dir=folder)
-        self._folder, self._path, self._max_bytes = folder, Path(name), max_bytes
-        self._file = os.fdopen(handle, "wb")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._folder, self._max_bytes = folder, max_bytes
+        self._path, self._file = _locked_file(folder)
         self._hasher, self._size = hashlib.sha256(), 0
 
     def __enter__(self) -> Self:
@@ -95,10 +93,10 @@ class Incoming:
 
 
 class Originals:
-    """Files in ``folder``, each at ``ab/abcdef...`` by its digest."""
+    """Files in ``folder``, each at ``ab/abcdef...`` by its digest. `clearing` waits ``patience`` seconds."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, patience: float = PATIENCE) -> None:
+        self.folder, self._patience = folder, patience
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, sha256: str) -> Path:
@@ -142,7 +140,7 @@ class Originals:
 
     @contextmanager
     def _locked(self, how: int) -> Iterator[None]:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self._patience
         with (self.folder / ".lock").open("w") as stream:
             while True:
                 try:
@@ -192,6 +190,17 @@ def _storing() -> Iterator[None]:
         yield
     except OSError as error:
         raise Unavailable(f"The data folder takes no more: {error.strerror}.") from error
+
+
+def _locked_file(folder: Path) -> tuple[Path, BinaryIO]:
+    """Make a file and lock it, again if a sweep came between the two and took it for one that nobody writes."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=_INCOMING, dir=folder)
+        file = os.fdopen(handle, "wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return Path(name), file
+        file.close()
 
 
 def sync_folder(folder: Path) -> None:

@@ -83,7 +83,8 @@ class Summary:
         lines += [] if self.deleted is None else [f"  {'deleted':<10}{self.deleted:>7,}"]
         if self.waiting:
             lines.append(f"{counted(self.waiting, 'file')} in the queue, for `citewell worker` or `citewell serve`.")
-        lines.append(f"{passages(self.passages)} made searchable in {self.seconds:.1f} seconds.")
+        if self.passages or not self.waiting:
+            lines.append(f"{passages(self.passages)} made searchable in {self.seconds:.1f} seconds.")
         lines += ["", "Failed:"] if self.failures else []
         for name, error in self.failures:
             lines += [f"  {clean(name)}", *wrapped(clean(error), indent=4)]

@@ -33,7 +33,7 @@ from api.schemas import (
     VersionReply,
     check_text,
 )
-from api.uploads import Form, FormFile, read_file, read_form
+from api.uploads import Form, FormFile, disk_trouble, read_file, read_form
 from ingest.worker import accept, take
 from rag.catalog import Accepted, Catalog
 from rag.catalog.queue import check_name
@@ -155,7 +155,8 @@ async def put_document(
         with store.originals.incoming(store.settings.ingest.max_file_bytes) as incoming:
             await read_file(request.stream(), incoming)
             opened = batch or await asyncio.to_thread(store.catalog.open_batch, found.id)
-            version, outcome = await asyncio.to_thread(take, store, found, kept, incoming, given, batch=opened)
+            with disk_trouble():
+                version, outcome = await asyncio.to_thread(take, store, found, kept, incoming, given, batch=opened)
     except (BadInput, DocumentTooLarge) as error:
         if batch is not None:
             await asyncio.to_thread(store.catalog.refuse, batch, kept, error.code, error.message)
@@ -349,10 +350,11 @@ def _take(
     name = clean_name(file.sent)
     if name in taken:
         raise Conflict("Another file of this upload has the same name; send them one after the other.")
-    if file.incoming is not None:
-        done = take(store, collection, name, file.incoming, given.get(name), batch=batch)
-    else:
-        done = accept(store, collection, name, form.content(file), given.get(name), batch=batch)
+    with disk_trouble():
+        if file.incoming is not None:
+            done = take(store, collection, name, file.incoming, given.get(name), batch=batch)
+        else:
+            done = accept(store, collection, name, form.content(file), given.get(name), batch=batch)
     taken.add(name)
     return done
 

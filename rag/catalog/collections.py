@@ -102,7 +102,7 @@ class Collections(Part):
         of_documents = sa.select(documents.c.id).where(documents.c.collection_id == collection_id)
         of_batches = sa.select(batches.c.id).where(batches.c.collection_id == collection_id)
         of_texts = sa.select(texts.c.id).where(texts.c.collection_id == collection_id)
-        with self._write() as connection:
+        with self._database.erasing() as connection:
             own_collections(connection, collection_id)
             mine = versions.c.document_id.in_(of_documents)
             shas = set(connection.scalars(sa.select(versions.c.sha256).where(mine)))

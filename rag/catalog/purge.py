@@ -84,7 +84,7 @@ class Purge(Part):
             any_parse = connection.scalar(sa.select(parses.c.id).where(unused_parse()).limit(1))
         if any_text is None and any_parse is None:
             return 0
-        with self._write() as connection:
+        with self._database.erasing() as connection:
             own_collections(connection)
             found, _ = _remove_texts(connection, connection.scalars(sa.select(texts.c.id).where(unused)).all())
             return found + remove_unused_parses(connection)

@@ -119,7 +119,7 @@ class Queue(Collections, Documents, Batches):
         said = {"deleted_at": None, "parent_id": arrival.parent, "source": arrival.source}
         connection.execute(documents.update().where(documents.c.id == document.id).values(said))
         if present and found is not None and found.sha256 == arrival.sha256:
-            version_id, outcome = found.id, _accept_again(connection, found, arrival.metadata)
+            version_id, outcome = found.id, _accept_again(connection, found, arrival)
         else:
             waiting = (versions.c.document_id == document.id) & (versions.c.state == State.QUEUED.value)
             connection.execute(versions.update().where(waiting).values(retired()))  # nobody needs it any more
@@ -422,12 +422,17 @@ def _locked_work(connection: sa.Connection, version_id: str, owner: str) -> sa.R
     ).one_or_none()
 
 
-def _accept_again(connection: sa.Connection, found: sa.Row[Any], metadata: Mapping[str, Any]) -> Accepted:
+def _accept_again(connection: sa.Connection, found: sa.Row[Any], arrival: Arrival) -> Accepted:
     mine = versions.c.id == found.id
-    if metadata:
-        connection.execute(versions.update().where(mine).values(metadata={**found.metadata, **metadata}))
+    if arrival.metadata:
+        connection.execute(versions.update().where(mine).values(metadata={**found.metadata, **arrival.metadata}))
+    if found.state != State.FAILED.value:
+        return Accepted.UNCHANGED
+    again = {**QUEUED_ANEW, "turn": _next_turn(connection, arrival.batch)}
+    if arrival.batch is not None:  # what is inside it joins the batch in which it is read
+        again["batch_id"] = arrival.batch
     failed = versions.update().where(mine & (versions.c.state == State.FAILED.value))
-    return Accepted.RETRIED if connection.execute(failed.values(QUEUED_ANEW)).rowcount else Accepted.UNCHANGED
+    return Accepted.RETRIED if connection.execute(failed.values(again)).rowcount else Accepted.UNCHANGED
 
 
 def _insert_version(connection: sa.Connection, document_id: str, number: int, arrival: Arrival) -> str:

@@ -123,6 +123,12 @@ class Rows(Part):
         with self._write() as connection:
             connection.execute(seals.delete().where(_seal_key(collection_id, kind, space) & (seals.c.folder == folder)))
 
+    def drop_foreign_seals(self, collection_id: str, kind: str, space: str) -> None:
+        """Take the sealed parts of one kind out of force that were made in any other space."""
+        foreign = (seals.c.collection_id == collection_id) & (seals.c.kind == kind) & (seals.c.space != space)
+        with self._write() as connection:
+            connection.execute(seals.delete().where(foreign))
+
     # -- what a search returns ---------------------------------------------------------------------------------------
 
     def chunk_ids(self, collection_id: str, seqs: Sequence[int]) -> dict[int, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from rag.records import State
 from rag.settings import load_settings
 from rag.store import open_store
 from tests.api.live import problem, read_all, upload
+from tests.api.test_serve import until
 
 CAT = b"The cat of the house is grey."
 
@@ -136,6 +138,15 @@ def test_a_client_that_comes_back_misses_nothing(client, citewell, demo):
         told = follow(client, batch, last)
         assert [data["number"] for _, name, data in told if name == "document"] == rest
         assert [name for _, name, _ in told][-2:] == ["progress", "end"]
+
+
+def test_a_client_that_leaves_ends_the_asking(client, demo):
+    """The stream of a batch that is open for ever ends with its reader."""
+    batch = client.post(f"/v1/collections/{demo}/batches").json()["id"]
+    with structlog.testing.capture_logs() as logs:
+        with client.stream("GET", f"/v1/batches/{batch}/events") as response:
+            assert next(sent_events(response.iter_lines()))[1] == "progress"
+        until(lambda: [line for line in logs if line["event"] == "client left"])
 
 
 def test_what_is_not_a_batch_has_no_events(client, demo):

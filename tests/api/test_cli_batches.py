@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from rag.catalog import Retry
+from rag.records import Stage
+from rag.settings import load_settings
+from rag.store import open_store
 from tests.cli_process import COMMAND, SECONDS, Cli
 
 FILES = 6
@@ -123,3 +127,23 @@ def test_a_terminal_gets_a_bar(cli: Cli) -> None:
     assert "failed =empty.txt" in shown
     assert '"event"' not in shown
     assert process.stdout.decode().startswith("7 files for the collection buoys:\n")
+
+
+def test_the_list_shows_what_is_done_with_each_document(cli: Cli) -> None:
+    """Stage and percent of one in hand, the next try of one that waits for it, nothing of the others."""
+    cli("ingest", "files/0.txt", "files/1.txt", "files/2.txt", "-c", "buoys", "--no-wait")
+    with open_store(load_settings(data=cli.data)) as store:
+        in_hand, waits = (store.catalog.claim("me", 60) for _ in range(2))
+        assert in_hand is not None
+        assert waits is not None
+        store.catalog.heartbeat("me", 60, {in_hand.id: (Stage.EMBED, 0.416)})
+        store.catalog.defer(waits.id, "me", "test", "It is a test.", Retry(seconds=600, most_seconds=600))
+        waits = store.catalog.version(waits.id)
+        assert waits.not_before is not None
+    listed = cli("documents", "list", "-c", "buoys").out.splitlines()
+    assert listed[0].split() == ["STATE", "NOW", "VERSION", "PASSAGES", "DOCUMENT"]
+    rows = {line.split()[-1]: " ".join(line.split()[:-3]) for line in listed[1:]}
+    assert rows.pop(in_hand.name) == "processing embed 42%"
+    assert rows.pop(waits.name) == f"queued next try {waits.not_before:%H:%M:%S} UTC"
+    assert list(rows.values()) == ["queued"]
+    assert "next try" in cli("documents", "show", waits.name, "-c", "buoys").out

@@ -100,7 +100,9 @@ def test_a_worker_logs_each_document_and_stops_when_told_to(tmp_path: Path) -> N
     assert worker.returncode == 0
     assert [lines[0]["event"], lines[-1]["event"]] == ["worker started", "worker stopped"]
     done = [line for line in lines if line["event"] == "document done"]
-    assert [line["document"] for line in done] == [f"buoy-{number:02}.txt" for number in range(len(done))]
+    names = [line["document"] for line in done]
+    assert len(names) == len(set(names)) > 0
+    assert set(names) <= {f"buoy-{number:02}.txt" for number in range(FILES)}
     assert all(line["state"] == "ready" and line["passages"] > 0 for line in done)
     assert count(cli, State.READY) == len(done)
     assert count(cli, State.PROCESSING) == 0

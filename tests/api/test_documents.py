@@ -308,3 +308,18 @@ def test_a_failed_document_is_tried_again_on_demand(citewell, client, demo):
     assert (again.status_code, again.json()["state"], again.json().get("error")) == (202, "queued", None)
     error = problem(client.post(f"/v1/documents/{good['id']}/retry"), 409)
     assert error["message"] == "'good.txt' is ready; only what has failed can be tried again."
+
+
+def test_equal_files_are_kept_once_and_both_are_named(client, citewell, demo):
+    """One original, one passage in a search, one source in an answer, each with the name of the other document."""
+    text = b"The harbour light of Saltmere burns from dusk to dawn."
+    upload(client, demo, ("a.txt", text), ("copies/b.txt", text))
+    read_all(citewell)
+    assert len(citewell.store.originals.list()) == 1
+    [passage] = client.post("/v1/search", json={"query": "harbour light", "collections": [demo]}).json()["passages"]
+    [copy] = passage["also_in"]
+    assert {passage["document"], copy["document"]} == {"a.txt", "copies/b.txt"}
+    assert (copy["version"], copy["exact"]) == (1, True)
+    ask = {"question": "When does the harbour light of Saltmere burn?", "collections": [demo]}
+    [citation] = client.post("/v1/ask", json=ask).json()["citations"]
+    assert {citation["document"], *(also["document"] for also in citation["also_in"])} == {"a.txt", "copies/b.txt"}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import tempfile
 from collections import Counter
@@ -12,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ingest.sandbox import sweep_folders
-from rag.records import digest
 from rag.settings import load_settings
 from rag.store import open_store
 from tests.faults.ledger import Book, User
@@ -142,11 +142,4 @@ def check_searches(user: User) -> None:
 
 
 def _sha256(data: bytes) -> str:
-    import hashlib
-
     return hashlib.sha256(data).hexdigest()
-
-
-def document_id(collection_id: str, name: str) -> str:
-    """Return the id of the document of a name."""
-    return digest(collection_id, name)

@@ -21,7 +21,7 @@ import httpx
 from eval.corpus import generate
 from tests.faults.checks import check_documents, check_rest, check_searches
 from tests.faults.ledger import Book, User, archive_of, file_of
-from tests.faults.supervisor import Site, site, until
+from tests.faults.supervisor import Site, say, site, until
 
 MEBIBYTES = 24
 #: Seconds for which the disk stays full: longer than some leases, so that whatever dies of it would show.
@@ -69,7 +69,7 @@ def main(folder: Path) -> None:
             counts = here.query("SELECT max(attempts), max(deaths) FROM versions")
         here.stop()
         check_rest(data, here.temporary)
-    print(json.dumps({"refused": refused, "waiting": waiting, "attempts": counts[0][0], "deaths": counts[0][1]}))
+    say(json.dumps({"refused": refused, "waiting": waiting, "attempts": counts[0][0], "deaths": counts[0][1]}))
 
 
 def fill(file: Path, leave: int) -> None:

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -271,9 +271,3 @@ TALK = (
     "The night shift hands over the keys and the open questions at six.",
     "Of the two pumps the older one runs quieter, and nobody knows why.",
 )
-
-
-def marks_of(files: Sequence[File]) -> Iterator[str]:
-    """Yield the marks of files and of what is inside them."""
-    for file in files:
-        yield from filter(None, (file.mark, *(inner.mark for inner in file.inside.values())))

@@ -1,8 +1,9 @@
 """Processes that end themselves with SIGKILL at a chosen point of their work, to be forked by ``zygote``.
 
 A point is what another process, or the next one, could see the trace of: before every statement and commit of the
-database, every fsync, and every file or folder that is made, renamed or removed. Reading happens in this process: what
-the child process of the sandbox does touches neither the database nor the data folder.
+database, every fsync, and every file or folder that is made, renamed or removed; the heartbeats of the leases are left
+out, since their number depends on the time. Reading happens in this process: what the child process of the sandbox does
+touches neither the database nor the data folder.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import io
 import os
 import signal
 import sys
-import tempfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,14 +22,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ingest.sandbox import Read, Reading
+from ingest.worker import Worker
+from ingest.worker import accept as take_in
 from rag.assembly import Citewell, open_citewell
-from rag.errors import Unavailable
+from rag.records import Block, Chunk, Kind, Member, ParsedDocument
 from rag.settings import Settings, load_settings
 from rag.testing import WordEmbedder
 
 #: Leases end soon after a death, parts are sealed soon.
 QUICK: dict[str, Any] = {
-    "ingest": {"lease_seconds": 0.3, "retry_seconds": 0.01, "retry_most_seconds": 0.01, "poll_seconds": 0.02, "parsers": 1},
+    "ingest": {"lease_seconds": 0.3, "retry_seconds": 0.01, "retry_most_seconds": 0.01, "parsers": 1},
     "index": {"seal_rows": 1, "seal_share": 0.0},
 }
 _WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
@@ -48,10 +52,14 @@ def opened(data: Path) -> Iterator[Citewell]:
 
 @dataclass
 class Countdown:
-    """Ends this process at the n-th point; with ``write`` it writes all points to a file in place of that."""
+    """Sends this process a signal at the n-th point, or the first that begins so, once.
 
-    n: int
+    With ``write`` it writes all points to a file in place of that.
+    """
+
+    n: int | str
     write: Path | None = None
+    number: int = signal.SIGKILL
     reached: int = 0
     armed: bool = False
 
@@ -59,15 +67,16 @@ class Countdown:
         self._lock = threading.Lock()
 
     def point(self, what: str) -> None:
-        if not self.armed:
+        if not self.armed or threading.current_thread().name == "leases":
             return
         with self._lock:
             self.reached += 1
             if self.write is not None:
                 line = f"{what}\n".encode()
                 os.write(self._out, line)
-            elif self.reached == self.n:
-                os.kill(os.getpid(), signal.SIGKILL)
+            elif what.startswith(self.n) if isinstance(self.n, str) else self.reached == self.n:
+                self.n = -1
+                os.kill(os.getpid(), self.number)
 
     def watch(self) -> None:
         """Count from here on, in all threads."""
@@ -83,7 +92,7 @@ class Countdown:
         fsync = os.fsync
 
         def counted(descriptor: int) -> None:
-            self.point(f"fsync {os.readlink(f'/proc/self/fd/{descriptor}')}")
+            self.point(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink()}")
             fsync(descriptor)
 
         os.fsync = counted
@@ -97,30 +106,19 @@ class Countdown:
 
 
 class InThisProcess:
-    """Reads as `ingest.sandbox.Sandbox` does, without walls and without a process."""
+    """Reads plain texts and archives, in the place of `ingest.sandbox.Sandbox`: at once, and without a process."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._limits = settings.ingest
-
-    def read(self, path: Path, name: str, reading: Any) -> Any:
-        from ingest.chunk import chunk
-        from ingest.draft import Draft
-        from ingest.parse import parse
-        from ingest.sandbox import Read, _kept
-        from rag.tokens import open_counter
-
-        with tempfile.TemporaryDirectory(dir=os.environ["CITEWELL_SPOOL"]) as spool:
-            draft = Draft(self._limits, depth=reading.depth, spool=Path(spool))
-            document = parse(path, name, self._limits, draft)
-            members = tuple(
-                member if member.error else _kept(member.name, Path(spool, str(number)), reading.keep)
-                for number, member in enumerate(document.members)
-            )
-        from dataclasses import replace
-
-        document = replace(document, members=members)
-        pieces = chunk(document, reading.window, open_counter(reading.counter))
-        return Read(document, tuple(pieces), {"parse": 0.0, "chunk": 0.0})
+    def read(self, path: Path, _: str, reading: Reading) -> Read:
+        if zipfile.is_zipfile(path):
+            assert reading.keep is not None
+            with zipfile.ZipFile(path) as archive:
+                kept = {name: reading.keep(io.BytesIO(archive.read(name))) for name in archive.namelist()}
+            members = tuple(Member(name, original.sha256, original.size) for name, original in kept.items())
+            document = ParsedDocument.from_blocks([], "application/zip", members=members)
+        else:
+            document = ParsedDocument.from_blocks([Block(Kind.TEXT, path.read_text())], "text/plain")
+        chunks = (Chunk(e.text, "", e.start, e.end, e.kind, None, (), len(e.text.split())) for e in document.elements)
+        return Read(document, tuple(chunks), {"parse": 0.0, "chunk": 0.0})
 
     def abort(self) -> None:
         """Nothing to end."""
@@ -129,16 +127,12 @@ class InThisProcess:
         """Nothing to end."""
 
 
-def worker_of(citewell: Citewell) -> Any:
-    """Return a worker that reads in this process."""
-    from ingest.worker import Worker
+class Here(Worker):
+    """A worker that reads in this process."""
 
-    class Here(Worker):
-        @contextmanager
-        def sandbox(self) -> Iterator[Any]:
-            yield InThisProcess(self.citewell.store.settings)
-
-    return Here(citewell)
+    @contextmanager
+    def sandbox(self) -> Iterator[Any]:
+        yield InThisProcess()
 
 
 # -- what they do ----------------------------------------------------------------------------------------------------
@@ -148,8 +142,6 @@ NAME = "notes.txt"
 
 def accept(citewell: Citewell, file: Path) -> None:
     """Take in a new version of the one document."""
-    from ingest.worker import accept as take_in
-
     collection = citewell.store.catalog.collection("c")
     batch = citewell.store.catalog.open_batch(collection.id)
     take_in(citewell.store, collection, NAME, io.BytesIO(file.read_bytes()), batch=batch)
@@ -157,7 +149,7 @@ def accept(citewell: Citewell, file: Path) -> None:
 
 def work(citewell: Citewell, _: Path) -> None:
     """Work off the queue."""
-    with worker_of(citewell) as worker:
+    with Here(citewell) as worker:
         worker.drain()
 
 
@@ -196,14 +188,27 @@ ACTS: dict[str, Callable[[Citewell, Path], None]] = {
 }
 
 
-def die(act: str, data: str, file: str, n: int, write: str = "") -> int:
-    """Open a data folder and do ``act`` up to the n-th point; return 0 where it comes to its end before."""
+def die(act: str, data: str, file: str, n: int | str, write: str = "", number: int = signal.SIGKILL) -> int:
+    """Open a data folder and do ``act``, with signal ``number`` at the n-th point; return 0 if it comes to its end."""
     with opened(Path(data)) as citewell:
         citewell.store.catalog.list_collections()  # a connection is open
-        if act == "work":
-            from ingest.parse import parse  # noqa: F401 -- imports make no points
-        countdown = Countdown(n, Path(write) if write else None)
+        countdown = Countdown(n, Path(write) if write else None, number)
         countdown.watch()
         ACTS[act](citewell, Path(file))
         countdown.armed = False
+    return 0
+
+
+def work_with_little_patience(data: str) -> int:
+    """Be a worker for which a reader counts as stuck after a second."""
+    import threading
+
+    import ingest.worker
+    from api.logs import configure_logging
+
+    ingest.worker.SLOW_SECONDS = 1.0
+    settings = load_settings(data=Path(data))
+    configure_logging(settings, default="info")
+    with open_citewell(settings) as citewell:
+        ingest.worker.Worker(citewell).run(threading.Event())
     return 0

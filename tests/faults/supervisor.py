@@ -34,6 +34,12 @@ QUICK = {
 }  # fmt: skip
 
 
+def say(text: str) -> None:
+    """Tell who looks on how far it is; pytest shows it with ``-s``, or when the test fails."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def until(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
     """Wait for something that happens in another process."""
     end = time.monotonic() + seconds
@@ -215,12 +221,15 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, **settings: str) -> Iterator[Site]:
-    """Yield a site without processes in an empty folder; all that runs there at the end is killed."""
+def site(folder: Path, modules: str = str(ROOT), **settings: str) -> Iterator[Site]:
+    """Yield a site without processes in an empty folder; all that runs there at the end is killed.
+
+    ``modules`` is the path on which its processes find modules.
+    """
     (folder / "temporary").mkdir(parents=True)
     chosen = {f"CITEWELL_{name}": value for name, value in {**QUICK, **settings}.items()}
     environment = {
-        **os.environ, **chosen, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "temporary"),
+        **os.environ, **chosen, "PYTHONPATH": modules, "TMPDIR": str(folder / "temporary"),
         "OPENBLAS_NUM_THREADS": "1",  # its threads would be lost in a fork
         "ORT_DISABLE_TELEMETRY": "1",  # else onnxruntime leaves a file named .ses among the temporary ones
     }  # fmt: skip

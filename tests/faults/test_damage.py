@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 from contextlib import closing
 
@@ -167,4 +166,3 @@ def test_a_part_that_is_younger_than_the_look_at_the_catalog_is_not_counted_twic
     hits = reader.search(vectors_for(texts[:1])[0], 10)
     assert sorted(hits.seqs.tolist()) == [1, 2, 3]
     np.testing.assert_allclose(hits.scores[0], 1.0, atol=1e-5)
-    assert random.Random(0).sample(sorted(hits.seqs.tolist()), 3)

@@ -1,4 +1,4 @@
-"""The disk of the data folder becomes full while files come and are read: what was accepted waits until there is room."""
+"""The disk of the data folder becomes full while files come and are read: what was accepted waits for room."""
 
 from __future__ import annotations
 

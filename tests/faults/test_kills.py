@@ -1,4 +1,4 @@
-"""A server, its worker and more workers are killed again and again while a user uploads, replaces, deletes and searches.
+"""A server, its worker and more workers are killed again and again while a user uploads, changes, deletes and searches.
 
 ``--kills`` says how often, ``--seed`` what chooses documents, victims and moments: the choices are the same for the
 same seed, what each victim is at when it dies is not.
@@ -14,8 +14,8 @@ from contextlib import ExitStack, closing
 from eval.corpus import FORMATS, generate
 from tests.conftest import SAMPLES
 from tests.faults.checks import check_documents, check_rest, check_searches
-from tests.faults.ledger import Book, File, Habits, User, archive_of, file_of, real_files
-from tests.faults.supervisor import Killer, site, until
+from tests.faults.ledger import Book, Habits, User, archive_of, file_of, real_files
+from tests.faults.supervisor import Killer, say, site, until
 
 #: Formats whose readers import little: after each kill a new reader has to. A soak takes all.
 LIGHT = ("txt", "rst", "eml", "csv", "json", "jsonl", "xml", "xlsx", "pdf")
@@ -31,7 +31,8 @@ def documents(folder, seed, formats, count):
     good = [name for name, file in files.items() if file.mark]
     for number in range(4):
         names = [good.pop() for _ in range(5)]
-        files[f"archives/box-{number}.zip"] = archive_of({f"{i}-{n.rpartition('/')[2]}": files.pop(n) for i, n in enumerate(names)})
+        inside = {f"{i}-{name.rpartition('/')[2]}": files.pop(name) for i, name in enumerate(names)}
+        files[f"archives/box-{number}.zip"] = archive_of(inside)
     shuffled = [*real_files(SAMPLES).items(), *files.items()]
     random.Random(seed).shuffle(shuffled)
     return shuffled
@@ -53,7 +54,7 @@ def test_nothing_is_lost_doubled_or_left_behind_when_anything_is_killed_at_any_t
         def use():
             try:
                 habits.go_on(stop)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 -- of a thread: the test looks at it
                 errors.append(error)
 
         thread = threading.Thread(target=use)
@@ -65,7 +66,7 @@ def test_nothing_is_lost_doubled_or_left_behind_when_anything_is_killed_at_any_t
                 assert not errors, errors
                 if number % 10 == 0 or kills < SOAK:
                     seconds = time.monotonic() - started
-                    print(f"kill {number} of {kills}: {kind}; {here.queued()} queued; {seconds:.0f} s; seed {seed}", flush=True)
+                    say(f"kill {number} of {kills}: {kind}; {here.queued()} queued; {seconds:.0f} s; seed {seed}")
         finally:
             stop.set()
             thread.join()
@@ -88,7 +89,7 @@ def test_nothing_is_lost_doubled_or_left_behind_when_anything_is_killed_at_any_t
         assert here.query("SELECT count(*) FROM chunks WHERE retired_commit IS NOT NULL") == [(0,)]
         assert here.query("SELECT count(*) FROM versions WHERE state = 'retired'") == [(0,)]
     book = user.book
-    print(
+    say(
         f"{sum(killer.killed.values())} kills ({dict(killer.killed)}), {len(book.live)} documents, "
         f"{len(book.gone)} marks gone, {book.operations} operations, {book.searches} searches, "
         f"{time.monotonic() - started:.0f} s, seed {seed}"

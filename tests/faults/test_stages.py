@@ -21,11 +21,11 @@ from rag.catalog import Accepted
 from rag.plan import make_plan
 from rag.records import State
 from tests.faults.checks import check_files, check_rows
-from tests.faults.points import ACTS, NAME, opened, worker_of
+from tests.faults.points import ACTS, NAME, Here, opened
 from tests.faults.supervisor import ROOT, Zygote, alive, until
 from tests.faults.test_kills import SOAK
 
-SAMPLE = 14
+SAMPLE = 10
 OLD, NEW = "The oldmark stands here.\n", "The newmark stands here.\n"
 
 
@@ -33,20 +33,12 @@ OLD, NEW = "The oldmark stands here.\n", "The newmark stands here.\n"
 def zygote(tmp_path_factory):
     """A warm process from which the victims are forked."""
     folder = tmp_path_factory.mktemp("zygote")
-    (folder / "spool").mkdir()
     environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "spool"), "OPENBLAS_NUM_THREADS": "1",
-        "CITEWELL_SPOOL": str(folder / "spool"), "ORT_DISABLE_TELEMETRY": "1",
+        **os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "OPENBLAS_NUM_THREADS": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
     }  # fmt: skip
     with closing(Zygote(environment, folder / "log")) as made:
         yield made
-
-
-@pytest.fixture
-def spool(tmp_path, monkeypatch):
-    """Where the reader that runs in this process puts what is inside a document."""
-    (tmp_path / "spool").mkdir()
-    monkeypatch.setenv("CITEWELL_SPOOL", str(tmp_path / "spool"))
 
 
 def archive(mark):
@@ -84,7 +76,7 @@ def take(citewell, content):
 def drain(citewell):
     """Work until nothing waits, what dead workers had in hand included."""
     end = time.monotonic() + 60
-    with worker_of(citewell) as worker:
+    with Here(citewell) as worker:
         while citewell.store.catalog.queue_length():
             assert time.monotonic() < end
             worker.drain()
@@ -135,7 +127,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_killed_at_any_point_the_next_process_finishes(zygote, spool, tmp_path, kills, seed, case):
+def test_killed_at_any_point_the_next_process_finishes(zygote, tmp_path, kills, seed, case):
     """Old or new, never both and never neither; afterwards nothing lies there that nothing needs."""
     old, new, acts, content = CASES[case]
     act, _, _ = case.partition("-")
@@ -148,7 +140,7 @@ def test_killed_at_any_point_the_next_process_finishes(zygote, spool, tmp_path, 
         data = tmp_path / "killed"
         shutil.copytree(template, data)
         pid = zygote.fork("tests.faults.points:die", [act, str(data), str(file), n], tmp_path / "log")
-        until(lambda: not alive(pid), "the victim is dead")
+        until(lambda pid=pid: not alive(pid), "the victim is dead")
         try:
             check_after(act, data, content)
         except BaseException as error:

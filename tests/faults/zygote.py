@@ -28,13 +28,18 @@ def main() -> None:
     for module in WARM:
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for what is killed here
-    print(len(list(Path("/proc/self/task").iterdir())), flush=True)
+    say(len(list(Path("/proc/self/task").iterdir())))
     for line in sys.stdin:
         order = json.loads(line)
         pid = os.fork()
         if pid == 0:
             become(order["call"], order["arguments"], order["log"])
-        print(pid, flush=True)
+        say(pid)
+
+
+def say(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
 
 
 def become(call: str, arguments: list[object], log: str) -> None:

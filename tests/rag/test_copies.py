@@ -14,7 +14,9 @@ from rag.copies import BANDS, SIMILARITY, alike, bands_of, words_of
 from tests.contracts.strategies import put
 
 LETTERS = string.ascii_lowercase
-TEXTS = st.lists(st.sampled_from("the tide storm buoy anchor must be checked by pilot 7 19 not no".split()), max_size=30)
+TEXTS = st.lists(
+    st.sampled_from("the tide storm buoy anchor must be checked by pilot 7 19 not no".split()), max_size=30
+)
 PUNCTUATION = st.sampled_from([" ", ", ", ". ", " (", ") ", "; ", ": ", "\n", "! ", "? ", " – ", ' "'])
 
 

@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from ingest.worker import Worker, accept
+from ingest.worker import accept
 from rag.assembly import Citewell, open_citewell
-from rag.catalog import Accepted, Purged
-from rag.records import Collection, State
+from rag.catalog import Purged
+from rag.records import Collection, digest
 from rag.settings import Settings
 from rag.testing import WordEmbedder
+from tests.contracts.strategies import chunks_of, parsed_of
 
 #: Stands in no other text of the data folder.
 MARKER = "zanzibarquartz"
-SHARED = "# Rules\n\nThe keeper of the harbour checks every buoy before the winter."
+SHARED = "The keeper of the harbour checks every buoy before the winter."
 
 
 @pytest.fixture
@@ -36,14 +37,19 @@ def collection(words: Citewell) -> Collection:
 
 
 def ingest(citewell: Citewell, collection: Collection, files: dict[str, str]) -> str:
-    """Take files through the real worker as one batch; return its id."""
-    catalog = citewell.store.catalog
+    """Take files in as one batch, each paragraph a chunk; return the batch's id."""
+    catalog, embedder = citewell.store.catalog, citewell.embedder
     batch = catalog.open_batch(collection.id)
     for name, text in files.items():
-        accept(citewell.store, collection, name, io.BytesIO(text.encode()), batch=batch)
-    with Worker(citewell) as worker:
-        worker.drain()
-    assert set(catalog.batch(batch).states) <= {State.READY}
+        version, _ = accept(citewell.store, collection, name, io.BytesIO(text.encode()), batch=batch)
+        parsed = parsed_of(text.split("\n\n"))
+        pieces = chunks_of(parsed)
+        claimed = catalog.claim("w", 60)
+        assert claimed is not None
+        assert claimed.id == version.id
+        assert catalog.keep_parse(version.id, "w", digest(version.sha256), parsed)
+        vectors = embedder.encode([piece.indexed_text for piece in pieces]).vectors
+        assert catalog.commit(version.id, "w", parsed, pieces, vectors, embedder.fingerprint)
     return batch
 
 
@@ -65,7 +71,7 @@ def found(citewell: Citewell, question: str) -> list[str]:
 
 def many_texts(mark: str, count: int) -> str:
     """A document with long and short paragraphs, so that rows of many sizes move about in the database's pages."""
-    return "\n\n".join(f"# Part {n} of {mark}\n\nOn day {n} {mark} lay in {'deep ' * (n * 7 % 90)}water." for n in range(count))
+    return "\n\n".join(f"On day {n} {mark} lay in {'deep ' * (n * 7 % 90)}water." for n in range(count))
 
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["tail", "sealed"])
@@ -97,7 +103,7 @@ def test_a_purged_text_is_nowhere_in_the_data_folder(words, collection, sealed):
 
 def test_counts_are_exact_and_what_is_shared_stays(words, collection):
     """Two documents with one text in common and one equal file: each count is what leaves, and no more."""
-    both = ingest(words, collection, {"a.md": f"{SHARED}\n\n# Mine\n\nOnly {MARKER} is here.", "b.md": SHARED})
+    both = ingest(words, collection, {"a.md": f"{SHARED}\n\nOnly {MARKER} is here.", "b.md": SHARED})
     ingest(words, collection, {"copy.md": SHARED})
     catalog, originals = words.store.catalog, words.store.originals
     shared = catalog.find_document(collection.id, "b.md").newest.sha256
@@ -120,8 +126,8 @@ def test_counts_are_exact_and_what_is_shared_stays(words, collection):
 
 
 def test_a_replaced_version_is_purged_and_the_one_in_force_stays(words, collection):
-    ingest(words, collection, {"a.md": f"# A\n\nThe {MARKER} was here.\n\n# B\n\nThe tide stays."})
-    ingest(words, collection, {"a.md": "# A\n\nThe pearl is here.\n\n# B\n\nThe tide stays."})
+    ingest(words, collection, {"a.md": f"The {MARKER} was here.\n\nThe tide stays."})
+    ingest(words, collection, {"a.md": "The pearl is here.\n\nThe tide stays."})
     assert found(words, MARKER) == []
     purged = words.purge(collection)
     assert (purged.documents, purged.versions, purged.files) == (0, 1, 1)
@@ -148,11 +154,9 @@ def test_a_purged_document_can_come_back(words, collection):
     delete(words, collection, "a.md")
     words.purge(collection)
     assert found(words, MARKER) == []
-    version, outcome = accept(words.store, collection, "a.md", io.BytesIO(f"The {MARKER} lay there.".encode()))
-    assert (outcome, version.number) == (Accepted.ADDED, 1)
-    with Worker(words) as worker:
-        worker.drain()
+    ingest(words, collection, {"a.md": f"The {MARKER} lay there."})
     assert found(words, MARKER) == ["a.md"]
+    assert words.store.catalog.find_document(collection.id, "a.md").newest.number == 1
 
 
 def test_a_reader_that_was_open_before_never_sees_a_purged_row(words, collection, settings):
@@ -248,8 +252,6 @@ def test_what_work_that_came_to_nothing_left_is_swept_and_gone(words, collection
     catalog = words.store.catalog
     version, _ = accept(words.store, collection, "a.md", io.BytesIO(f"The {MARKER} lay there.".encode()))
     claimed = catalog.claim("w", 60)
-    from tests.contracts.strategies import chunks_of, parsed_of
-
     parsed = parsed_of([f"The {MARKER} lay there."])
     assert catalog.keep_parse(claimed.id, "w", "p" * 32, parsed)
     pieces = chunks_of(parsed)
