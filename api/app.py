@@ -6,6 +6,7 @@ is turned away in ``api.guard``.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -59,6 +60,7 @@ def create_app(citewell: Citewell) -> FastAPI:
         },
     )
     app.state.citewell = citewell
+    app.state.stopping = threading.Event()  # set when the server is told to stop: streams without an end then end
     app.add_exception_handler(CitewellError, on_citewell_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, on_http_error)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, on_invalid_request)  # type: ignore[arg-type]

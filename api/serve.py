@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Self
+from typing import IO, Self, cast
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from api.app import create_app
 from api.guard import is_loopback
@@ -77,7 +78,7 @@ def _run(settings: Settings, listener: socket.socket) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Tells when it is ready."""
+    """Tells when it is ready, and tells the application when it is to stop."""
 
     def __init__(self, config: uvicorn.Config, when_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -87,6 +88,10 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._when_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        cast(FastAPI, self.config.app).state.stopping.set()
+        super().handle_exit(sig, frame)
 
 
 def _announce(url: str) -> None:

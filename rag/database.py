@@ -282,7 +282,8 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
         cursor = connection.cursor()
         # What an update or a moved row leaves behind can be overwritten only then, not when the row is purged: hence
         # secure_delete from the first day on.
-        for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        pragmas = ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
+        for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -218,9 +218,9 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
             making.mkdir()
             seqs, facts = self._write_part(making, pulse.last_seq)
             np.save(making / "seqs.npy", seqs)
-            manifest = {"kind": self.kind, "space": self._space, "collection": self._collection_id}
-            manifest |= {"rows": len(seqs), **facts}
-            write_manifest(making, manifest | {"last_seq": pulse.last_seq, "commits": pulse.commits})
+            made_for = {"kind": self.kind, "space": self._space, "collection": self._collection_id}
+            counts = {"rows": len(seqs), "last_seq": pulse.last_seq, "commits": pulse.commits}
+            write_manifest(making, {**made_for, **counts, **facts})
             making.rename(self._folder / name)
             sync_folder(self._folder)
         except BaseException:

@@ -47,10 +47,10 @@ class Incoming:
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
         with _storing():
-            self._folder, self._max_bytes = folder, max_bytes
-        self._path, self._file = _locked_file(folder)
-        self._hasher, self._size = hashlib.sha256(), 0
+            self._path, self._file = _locked_file(folder)
+        self._hasher, self._size, self._flushed = hashlib.sha256(), 0, False
 
     def __enter__(self) -> Self:
         return self
@@ -71,6 +71,7 @@ class Incoming:
                 "split it or raise the limit."
             )
         self._hasher.update(block)
+        self._flushed = False
         with _storing():
             self._file.write(block)
 
@@ -79,16 +80,19 @@ class Incoming:
         with _storing():
             self._file.flush()
             os.fsync(self._file.fileno())
+        self._flushed = True
 
     def keep(self) -> Original:
         """Give the file its name for good; it survives a power cut from here on."""
-        self.flush()
+        if not self._flushed:
+            self.flush()
         target = self._folder / self._hasher.hexdigest()[:2] / self._hasher.hexdigest()
         with _storing():
-            target.parent.mkdir(exist_ok=True)
+            if not target.parent.is_dir():
+                target.parent.mkdir(exist_ok=True)
+                sync_folder(self._folder)
             self._path.replace(target)
             sync_folder(target.parent)
-            sync_folder(self._folder)
         return Original(self._hasher.hexdigest(), self._size)
 
 

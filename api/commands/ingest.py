@@ -6,8 +6,10 @@ Knows options and output; what happens to the files is in ``api.commands.intake`
 from __future__ import annotations
 
 import itertools
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +21,7 @@ from rag.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     from api.batch_report import Format
-    from api.commands.intake import Found, Summary
+    from api.commands.intake import Found, Summary, Taken
     from api.commands.progress import Display
     from ingest.sources import SourceProblem
     from rag.assembly import Citewell
@@ -51,9 +53,9 @@ def ingest(
     """Read files into a collection and make them searchable.
 
     A file is named by its file name, the files of a folder by their path in it. The same name with other content
-    replaces the document; the same content again changes nothing, but a file that failed is tried again. Every
-    file is safe in the data folder before the first one is read: after a crash or Ctrl-C run the same command again.
-    The files make a batch, which `citewell batches` knows.
+    replaces the document; the same content again changes nothing, but a file that failed is tried again. Each
+    file is safe in the data folder before it is read: after a crash or Ctrl-C run the same command again. The files
+    make a batch, which `citewell batches` knows.
 
     The exit status is 0 only if every file is searchable, or waits with --no-wait, and 1 if one failed.
     """
@@ -138,24 +140,53 @@ def _take_in(
             display.note("created", f"Created the collection {name}.", collection=name)
         batch = summary.batch = store.catalog.open_batch(collection.id)
         files: Iterable[Found] = itertools.chain(problems, [first], found)
-        try:
-            taken = take_in(
-                store,
-                collection,
-                batch,
-                files,
-                metadata,
-                lambda so_far: display.accepted(batch, so_far, all_of_it=False),
-            )
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"Stopped; {counted(store.catalog.batch(batch).files, 'file')} came into the queue, as batch {batch}. "
-                "Run the same command again to go on."
-            ) from None
-        display.accepted(batch, taken, all_of_it=True)
+
+        def tell(taken: Taken) -> None:
+            display.accepted(batch, taken, all_of_it=False)
+
+        def accept(files: Iterable[Found]) -> Taken:
+            return take_in(store, collection, batch, files, metadata, tell)
+
         if wait:
-            summary.stages = finish(settings, store, batch, display)
+            summary.stages = take_in_and_finish(settings, store, batch, display, files, accept)
+        else:
+            try:
+                display.accepted(batch, accept(files), all_of_it=True)
+            except KeyboardInterrupt:
+                came = counted(store.catalog.batch(batch).files, "file")
+                raise Interrupted(
+                    f"Stopped; {came} came into the queue, as batch {batch}. Run the same command again to go on."
+                ) from None
     return summary
+
+
+def take_in_and_finish(
+    settings: Settings,
+    store: Store,
+    batch: str,
+    display: Display,
+    files: Iterable[Found],
+    accept: Callable[[Iterable[Found]], Taken],
+    citewell: Citewell | None = None,
+) -> dict[str, float]:
+    """Have ``files`` accepted into a batch in a thread, work it off meanwhile, and return the seconds by stage.
+
+    Raises what accepting raises, after what came has been worked off, and `Interrupted` with what is left to do.
+    """
+    stop = threading.Event()
+
+    def take_in() -> None:
+        taken = accept(itertools.takewhile(lambda _: not stop.is_set(), files))
+        display.accepted(batch, taken, all_of_it=True)
+
+    with ThreadPoolExecutor(1, "accept") as executor:
+        coming = executor.submit(take_in)
+        try:
+            seconds = finish(settings, store, batch, display, citewell, lambda: not coming.done())
+        finally:
+            stop.set()
+        coming.result()
+    return seconds
 
 
 def _first_problems(found: Iterator[Found]) -> tuple[list[SourceProblem], Iterator[Found]]:
@@ -179,11 +210,16 @@ def _count_problems(summary: Summary, problems: list[SourceProblem]) -> None:
 
 
 def finish(
-    settings: Settings, store: Store, batch: str, display: Display, citewell: Citewell | None = None
+    settings: Settings,
+    store: Store,
+    batch: str,
+    display: Display,
+    citewell: Citewell | None = None,
+    arriving: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """Work off a batch and show how far it is; return the seconds by stage. ``citewell`` is one that is open already.
 
-    Raises `Interrupted` with what is left to do.
+    ``arriving`` says whether more files come. Raises `Interrupted` with what is left to do.
     """
     from contextlib import nullcontext
 
@@ -203,10 +239,14 @@ def finish(
 
     try:
         with followed(Watch(store.catalog, batch), display):
-            if store.catalog.batch(batch).ended_at is not None:
-                return {}
+            more = True
+            while store.catalog.batch(batch).ended_at is not None:  # no model is opened for files that are unchanged
+                if not more:
+                    return {}
+                more = arriving()
+                time.sleep(0.1)
             with nullcontext(citewell) if citewell else open_citewell(settings) as opened:
-                return dict(work_off(opened, batch, waiting))
+                return dict(work_off(opened, batch, waiting, arriving))
     except KeyboardInterrupt:
         found = store.catalog.batch(batch)
         raise Interrupted(

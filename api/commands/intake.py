@@ -1,7 +1,8 @@
 """Files into a collection as one batch, and what became of each: what `citewell ingest`, `sync` and the demo do.
 
-Every file is accepted first, which is safe against anything that happens afterwards; then exactly those are worked
-off, together with whatever other worker takes some of them. Knows no option, and no output but the summary's lines.
+Every file is accepted before it is read, which is safe against anything that happens afterwards; exactly those of the
+batch are worked off, together with whatever other worker takes some of them. Knows no option, and no output but the
+summary's lines.
 """
 
 from __future__ import annotations
@@ -174,16 +175,24 @@ def _accept(
     return version.size
 
 
-def work_off(citewell: Citewell, batch: str, waiting: Callable[[int], None] = lambda _: None) -> Mapping[str, float]:
+def work_off(
+    citewell: Citewell,
+    batch: str,
+    waiting: Callable[[int], None] = lambda _: None,
+    arriving: Callable[[], bool] = lambda: False,
+) -> Mapping[str, float]:
     """Work until every file of a batch has ended, here or in other workers; return the seconds of each stage here.
 
-    ``waiting`` is told once in a while how many are with others or wait for another try. When interrupted, what is in
-    hand goes back to the queue.
+    ``waiting`` is told once in a while how many are with others or wait for another try; ``arriving`` says whether more
+    files come. When interrupted, what is in hand goes back to the queue.
     """
     catalog, settings = citewell.store.catalog, citewell.store.settings.ingest
     with Worker(citewell) as worker:
         while True:
+            more = arriving()
             worker.drain(batch)
+            if more:
+                continue
             found = catalog.batch(batch)
             if found.ended_at is not None:
                 return worker.clock.seconds

@@ -155,8 +155,9 @@ class _Bar:
         self._in_hand: dict[str, TaskID] = {}
 
     def accepted(self, batch: str, taken: Taken, *, all_of_it: bool) -> None:  # noqa: ARG002 -- the bar moves anyway
-        text = f"{counted(taken.files, 'file')} accepted, {_bytes(taken.size)}"
-        self._progress.update(self._whole, text=text)
+        if self._progress.tasks[self._whole].total is None:  # nothing of it has been looked at yet
+            text = f"{counted(taken.files, 'file')} accepted, {_bytes(taken.size)}"
+            self._progress.update(self._whole, text=text)
 
     def show(self, look: Look) -> None:
         for ended in look.ended:

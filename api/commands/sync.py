@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.commands.ingest import GivenMetadata, finish, read_given, show_summary
+from api.commands.ingest import GivenMetadata, read_given, show_summary, take_in_and_finish
 from api.commands.options import AsJson, CollectionName, Data, Interrupted, NoWait, Yes, read_settings
 from api.commands.terminal import clean, counted, note, say, say_json
 from rag.errors import BadInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from api.commands.intake import Found, Summary
+    from api.commands.intake import Found, Summary, Taken
     from ingest.mirror import Difference
     from rag.assembly import Citewell
     from rag.records import Collection
@@ -169,17 +169,23 @@ class Mirror:
             collection, summary.created = open_collection(self.store, self.name)
             if summary.created:
                 display.note("created", f"Created the collection {self.name}.", collection=self.name)
+            self._delete(collection, found.gone)
             if found.changed or found.problems:
                 batch = summary.batch = self.store.catalog.open_batch(collection.id)
                 files: list[Found] = [*found.changed, *found.problems]
-                marks = found.marks
-                taken = take_in(
-                    self.store, collection, batch, files, self.metadata, mark=lambda file: marks.get(file.name)
-                )
-                display.accepted(batch, taken, all_of_it=True)
-            self._delete(collection, found.gone)
-            if summary.batch and self.wait:
-                summary.stages = finish(self.settings, self.store, summary.batch, display, self.citewell)
+
+                def accept(files: Iterable[Found]) -> Taken:
+                    marks = found.marks
+                    return take_in(
+                        self.store, collection, batch, files, self.metadata, mark=lambda file: marks.get(file.name)
+                    )
+
+                if self.wait:
+                    summary.stages = take_in_and_finish(
+                        self.settings, self.store, batch, display, files, accept, self.citewell
+                    )
+                else:
+                    display.accepted(batch, accept(files), all_of_it=True)
         sum_up(self.store, summary)
         summary.counts[Outcome.UNCHANGED] += found.unchanged
         return summary

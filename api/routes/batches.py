@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from api.batch_progress import Ended, Look, Watch, pace_of
@@ -120,6 +121,7 @@ def fetch_report(
 async def follow_batch(
     batch_id: BatchId,
     citewell: Whole,
+    request: Request,
     last_event_id: Annotated[int, Header(ge=-1, le=2**31, description="Go on after this event.")] = -1,
 ) -> Response:
     """Sends server-sent events until every file has ended: `progress` each second while something changes, `document`
@@ -132,15 +134,16 @@ async def follow_batch(
     catalog = citewell.store.catalog
     batch = await asyncio.to_thread(catalog.batch, batch_id)  # what is not there gets a status of its own
     name = await asyncio.to_thread(catalog.collection_name, batch.collection_id)
-    return EventStream(_events(Watch(catalog, batch_id, last_event_id + 1), name))
+    stopping: threading.Event = request.app.state.stopping
+    return EventStream(_events(Watch(catalog, batch_id, last_event_id + 1), name, stopping))
 
 
-async def _events(watch: Watch, collection: str) -> AsyncGenerator[bytes, None]:
-    """Yield the events of a batch in the wire's format until it has ended."""
+async def _events(watch: Watch, collection: str, stopping: threading.Event) -> AsyncGenerator[bytes, None]:
+    """Yield the events of a batch in the wire's format until it has ended, or the server ends."""
     shown: object = None
     sent_at = time.monotonic()
     try:
-        while True:
+        while not stopping.is_set():
             started = time.monotonic()
             look = await asyncio.to_thread(watch.look)
             if events := _wire_all(look, collection, shown):

@@ -1,7 +1,8 @@
 """What leaves the catalog for good: purged documents and versions, and rows that nobody needs.
 
 Deleting and replacing retire rows and keep their text, so that an old answer can be proved; purging removes it. A
-purged row leaves its number behind until no index can hold it. Knows no file: the store removes originals and index parts.
+purged row leaves its number behind until no index can hold it. Knows no file: originals and index parts are removed by
+the store and the indexes.
 """
 
 from __future__ import annotations

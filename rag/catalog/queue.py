@@ -369,7 +369,9 @@ def _eligible(at: datetime, batch: str | None) -> sa.ColumnElement[bool]:
     waiting = (versions.c.state == State.QUEUED.value) & may
     if batch is None:
         return waiting
-    return waiting & versions.c.id.in_(sa.select(batch_files.c.version_id).where(batch_files.c.batch_id == batch))
+    # Asked of one version after the other in the order of the queue, not of all files of the batch at once.
+    mine = (batch_files.c.version_id == versions.c.id) & (batch_files.c.batch_id == batch)
+    return waiting & sa.exists().where(mine)
 
 
 def _silent(at: datetime) -> sa.ColumnElement[bool]:

@@ -223,5 +223,6 @@ def _seal_key(collection_id: str, kind: str, space: str) -> sa.ColumnElement[boo
 def _passage(row: sa.Row[Any]) -> Passage:
     return Passage(
         row.id, row.seq, row.collection_id, row.document_id, row.name, row.title, row.version_id, row.number, row.text,
-        row.context, row.start, row.end, Kind(row.kind), row.page, tuple(row.section), like_id=row.like_id or row.text_id,
+        row.context, row.start, row.end, Kind(row.kind), row.page, tuple(row.section),
+        like_id=row.like_id or row.text_id,
     )  # fmt: skip

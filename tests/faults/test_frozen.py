@@ -69,21 +69,18 @@ def test_a_frozen_worker_loses_its_files_and_drops_them(tmp_path, stage):
             held = freeze(here, first, stage)
             here.start_worker()
             until(lambda: here.queued() == 0, "the other worker does all files")
-            deaths = here.query("SELECT sum(deaths > 0 OR parse_id IS NOT NULL) FROM versions")[0][0]
-            ready = here.query("SELECT count(*), max(seq) FROM chunks")
+            [(before,)] = here.query("SELECT count(*) FROM chunks")
             os.kill(first, signal.SIGCONT)
             accept_file(store, collection, entries[-1].name, tmp_path / "corpus" / entries[-1].name)
             until(lambda: here.queued() == 0, "the last file is done")
             until(lambda: not here.at_work(), "nobody has anything in hand")
-            until(lambda: "lease lost" in here.log.read_text() or alive(first), "the thawed worker looks around")
         assert held > 1
-        assert deaths >= held
         assert alive(first)
         here.stop()
         check_documents(here.data, book)
         [(chunks, last)] = here.query("SELECT count(*), max(seq) FROM chunks")
         assert chunks == last, "a number was given twice or got lost"
-        assert chunks > ready[0][0]
+        assert chunks > before
         check_rest(here.data, here.temporary)
 
 

@@ -1,4 +1,4 @@
-"""Leases: only what moved is written until a third of the lease is over, what is lost is marked, a hang ends the worker."""
+"""Leases: only what moved is written until a third of the lease is over, lost ones are marked, a hang ends all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool of chunks that wait: every row gets the vector of its own text, equal texts cost one, nobody waits for long."""
+"""The pool of chunks that wait: each row gets the vector of its own text, equal texts cost one, nobody waits long."""
 
 from __future__ import annotations
 

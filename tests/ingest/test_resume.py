@@ -1,4 +1,4 @@
-"""Work that was paid for is not paid for again: parses and vectors are kept by content, through kills and new versions."""
+"""Work that was paid for is not paid again: parses and vectors are kept by content, through kills and new versions."""
 
 from __future__ import annotations
 

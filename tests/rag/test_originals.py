@@ -119,9 +119,9 @@ def test_what_a_killed_process_left_half_written_is_swept_and_what_still_grows_i
 
 def test_clearing_waits_for_arrivals_and_gives_up_with_one_sentence(tmp_path):
     originals, steps = Originals(tmp_path / "originals", patience=0.2), []
-    with originals.arriving(), originals.arriving(), pytest.raises(Unavailable, match="without a pause; try again"):
-        with originals.clearing():
-            steps.append("never")
+    given_up = pytest.raises(Unavailable, match="without a pause; try again")
+    with originals.arriving(), originals.arriving(), given_up, originals.clearing():
+        steps.append("never")
     patient, arrived = Originals(tmp_path / "originals"), threading.Event()
 
     def clear() -> None:

@@ -1,4 +1,4 @@
-"""Purging: what is deleted is nowhere on the disk any more, all else is as before, and an interrupted purge is resumed."""
+"""Purging: what is deleted is nowhere on the disk, all else is as before, and a purge that was killed is resumed."""
 
 from __future__ import annotations
 

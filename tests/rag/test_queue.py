@@ -1,4 +1,4 @@
-"""The queue against a plain twin: who is claimed next, how long a pause lasts, what a death costs, what is never claimed."""
+"""The queue against a plain twin: who is claimed next, how long a pause is, what a death costs, who never comes."""
 
 from __future__ import annotations
 
