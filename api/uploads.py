@@ -169,7 +169,10 @@ class Form:
         if self._spool is None:
             nameless = tempfile.TemporaryFile(dir=self._originals.folder, buffering=0)  # noqa: SIM115 -- closed with it
             self._spool = self._stack.enter_context(nameless)
-        self._spooled += os.pwrite(self._spool.fileno(), block, self._spooled)
+        while block:  # a disk that is almost full takes less than it is given
+            written = os.pwrite(self._spool.fileno(), block, self._spooled)
+            self._spooled += written
+            block = block[written:]
 
 
 def _parser(content_type: str, form: Form) -> MultipartParser:

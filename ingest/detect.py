@@ -22,9 +22,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from magika import Magika
-
 from rag.errors import DamagedDocument, DocumentTooLarge, EmptyDocument, EncryptedDocument, UnsupportedDocument
+from rag.quiet import silence_dependencies
 from rag.settings import IngestSettings
 
 
@@ -380,7 +379,10 @@ def _looks_like_text(data: bytes) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _magika() -> Magika:
+def _magika() -> Any:
+    silence_dependencies()  # onnxruntime, under which it runs, reports its use
+    from magika import Magika
+
     return Magika()  # loads its model of 3 MB, 0.3 s
 
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from ingest.layout import WIDE_GAP, Line, Piece, arranged
 from rag.errors import DamagedDocument, DocumentTooLarge, UnsupportedDocument
+from rag.quiet import silence_dependencies
 from rag.settings import IngestSettings
 
 Grey = npt.NDArray[np.uint8]
@@ -268,6 +269,8 @@ def _has_rapidocr() -> bool:
 def _rapidocr() -> Any:
     """Load the models once, 0.8 s: they are in the package."""
     import cv2
+
+    silence_dependencies()  # onnxruntime, under which it runs, reports its use
     from rapidocr import RapidOCR
 
     cv2.setNumThreads(1)

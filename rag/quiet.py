@@ -17,6 +17,7 @@ _OPT_OUTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "NEMO_GUARDRAILS_NO_USAGE_STATS": "1",
     "ANONYMIZED_TELEMETRY": "False",
+    "ORT_DISABLE_TELEMETRY": "1",
 }
 
 
@@ -24,8 +25,8 @@ def silence_dependencies(*, hub: bool = False) -> None:
     """Set the opt-out of every dependency that would report to its makers; a value that is set already is kept.
 
     No part of Citewell speaks to a host that was not configured, and no user has to know a dozen variables for that:
-    unstructured and ragas report every use, the Hugging Face hub is asked for models that lie on the disk. The
-    switches are read at import, so that this is called before the import of any of them. With ``hub`` the model hub
+    unstructured, ragas and onnxruntime report every use, the Hugging Face hub is asked for models that lie on the disk.
+    The switches are read at import, so that this is called before the import of any of them. With ``hub`` the model hub
     stays reachable, for who has configured a model from it.
     """
     for name, value in _OPT_OUTS.items():

@@ -231,7 +231,6 @@ def site(folder: Path, modules: str = str(ROOT), **settings: str) -> Iterator[Si
     environment = {
         **os.environ, **chosen, "PYTHONPATH": modules, "TMPDIR": str(folder / "temporary"),
         "OPENBLAS_NUM_THREADS": "1",  # its threads would be lost in a fork
-        "ORT_DISABLE_TELEMETRY": "1",  # else onnxruntime leaves a file named .ses among the temporary ones
     }  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

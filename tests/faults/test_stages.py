@@ -35,7 +35,6 @@ def zygote(tmp_path_factory):
     folder = tmp_path_factory.mktemp("zygote")
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "OPENBLAS_NUM_THREADS": "1",
-        "ORT_DISABLE_TELEMETRY": "1",
     }  # fmt: skip
     with closing(Zygote(environment, folder / "log")) as made:
         yield made
