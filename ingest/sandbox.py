@@ -62,6 +62,8 @@ log = structlog.get_logger(__name__)
 START_SECONDS, END_SECONDS = 60.0, 10.0
 #: What is kept of what the child writes to its standard error, for one document, in characters.
 LOG_CHARS = 4000
+#: A child that holds so large a part of the memory it may have after a document is replaced: its libraries may leak.
+GROWN = 1 / 4
 #: How far the child steps back behind the embedder and the server.
 NICE = 5
 
@@ -130,7 +132,7 @@ class Sandbox:
     def __init__(self, limits: IngestSettings) -> None:
         self._limits = limits
         self._child: _Child | None = None
-        self._served = 0
+        self._served, self._grown = 0, False
         self._turn = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -175,6 +177,7 @@ class Sandbox:
         self._served += 1
         try:
             answer = child.ask(path, name, reading, limits)
+            self._grown = int(answer.get("holds", 0)) > GROWN * limits.parse_memory_bytes
             return _checked(answer, limits, reading, child.members(answer, reading, limits))
         except TimeoutError as error:
             self._drop()
@@ -201,10 +204,11 @@ class Sandbox:
 
     def _ready(self) -> _Child:
         """Return a child that waits for a document."""
-        if self._child and (self._served >= self._limits.parse_documents or not self._child.waits()):
+        worn = self._grown or self._served >= self._limits.parse_documents
+        if self._child and (worn or not self._child.waits()):
             self._drop()
         if self._child is None:
-            self._child, self._served = _started(self._limits), 0
+            self._child, self._served, self._grown = _started(self._limits), 0, False
             self._child.greet()
         return self._child
 
@@ -635,7 +639,8 @@ def _be_reader(limits: IngestSettings, walls: list[str]) -> NoReturn:
         _write_frame(answers, {"walls": walls})
         while (request := _read_frame(requests)) is not None:
             _limit_cpu(limits.parse_seconds)
-            _write_frame(answers, {"id": request["id"], **_answer(request, limits, answers)}, limits)
+            answer = {"id": request["id"], **_answer(request, limits, answers)}
+            _write_frame(answers, answer | {"holds": _held_bytes()}, limits)
             _end_strays()
         status = 0
     except MemoryError:
@@ -644,6 +649,11 @@ def _be_reader(limits: IngestSettings, walls: list[str]) -> NoReturn:
         traceback.print_exc()
         sys.stderr.flush()
     os._exit(status)
+
+
+def _held_bytes() -> int:
+    """Return how much memory this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _load() -> None:

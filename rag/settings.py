@@ -126,7 +126,9 @@ class IngestSettings(_Part):
     )
     parse_write_bytes: int = Field(1_000_000_000, ge=1, description="Largest file that the parsing process may write.")
     parse_open_files: int = Field(256, ge=32, description="Most files that the parsing process may hold open.")
-    parse_documents: int = Field(200, ge=1, description="After so many documents the parsing process is replaced.")
+    parse_documents: int = Field(
+        5_000, ge=1, description="After so many documents, or when it has grown large, the parsing process is replaced."
+    )
 
 
 class IndexSettings(_Part):
