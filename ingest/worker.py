@@ -17,6 +17,7 @@ import secrets
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -47,6 +48,8 @@ log = structlog.get_logger(__name__)
 TROUBLE_SECONDS = 5.0
 #: Chunks that wait for the embedder before no more files are claimed, in batches; and most files in hand.
 AHEAD, MOST_IN_HAND = 6, 64
+#: Most files that are claimed in one transaction.
+CLAIMED_AT_ONCE = 4
 #: A long document's vectors are kept whenever so many of them have come.
 KEEP_ROWS = 512
 #: A reader that is busy with one file for so many seconds no longer counts, and another one is started.
@@ -255,6 +258,8 @@ class _Shift:
         self._jobs: dict[Order, Job] = {}
         self._readers: dict[threading.Thread, tuple[float, Sandbox] | None] = {}
         self._claimed = 0
+        self._waiting: deque[Lease] = deque()
+        self._claiming = threading.Lock()
         self._dry = self._halt = False
         self._trouble: BaseException | None = None
 
@@ -383,11 +388,10 @@ class _Shift:
                     self._changed.wait(0.2)
                 if self._over() or self._finished() or len(self._readers) > self._wanted_readers():
                     return None
-                may = self._left is None or self._left > 0
+                may = bool(self._waiting) or self._left is None or self._left > 0
                 if may:
-                    self._left = None if self._left is None else self._left - 1
                     self._readers[me] = (time.monotonic(), sandbox)
-            if may and (lease := self._claim(me)) is not None:
+            if may and (lease := self._claimed_by(me)) is not None:
                 return lease
             with self._changed:
                 self._changed.wait(self._limits.poll_seconds)
@@ -395,17 +399,27 @@ class _Shift:
     def _has_room(self) -> bool:
         return len(self._pool) < AHEAD * self._size and len(self._leases) < MOST_IN_HAND
 
-    def _claim(self, me: threading.Thread) -> Lease | None:
-        owner, seconds = self._worker.owner, self._limits.lease_seconds
-        version = self._catalog.claim(owner, seconds, batch=self._batch, retry=self._retry)
-        with self._changed:
-            self._dry = version is None
-            if version is None:
+    def _claimed_by(self, me: threading.Thread) -> Lease | None:
+        """Take a file that is claimed already, or claim some: each for whichever reader comes first."""
+        with self._claiming:
+            if not self._waiting:
+                self._claim()
+            with self._changed:
+                if self._waiting:
+                    return self._waiting.popleft()
                 self._readers[me] = None
                 self._changed.notify_all()
                 return None
-            self._claimed += 1
-            return self._leases.add(version)
+
+    def _claim(self) -> None:
+        owner, seconds = self._worker.owner, self._limits.lease_seconds
+        most = CLAIMED_AT_ONCE if self._left is None else min(CLAIMED_AT_ONCE, self._left)
+        found = self._catalog.claim_some(owner, seconds, most, batch=self._batch, retry=self._retry) if most else []
+        with self._changed:
+            self._dry = not found
+            self._left = None if self._left is None else self._left - len(found)
+            self._claimed += len(found)
+            self._waiting.extend(map(self._leases.add, found))
 
     def _read(self, lease: Lease, sandbox: Sandbox) -> Job:
         """Elements and chunks of a version, from what was kept of an earlier try if that is there."""
@@ -508,7 +522,7 @@ class _Shift:
 
     def _commit(self, job: Job) -> None:
         version, embedder = job.version, self._citewell.embedder.fingerprint
-        with self._settled(job.lease, final=True):
+        with self._settled(job.lease):
             job.lease.at(Stage.COMMIT)
             with (
                 self._worker.clock.stage("commit"),
@@ -517,10 +531,14 @@ class _Shift:
             ):
                 if not self._has_all(job.parsed):
                     raise LeaseLost(version.id)  # what was inside was purged this very moment: it is read again
-                self._catalog.commit(
+                committed = self._catalog.commit(
                     version.id, self._worker.owner, job.parsed, job.order.chunks, job.order.vectors, embedder,
                     most_members=self._limits.archive_members,
                 )  # fmt: skip
+            if committed and not self._done:  # nobody wants to see what the catalog has made of it
+                log.info("document done", **_facts(version), state="ready", passages=len(job.order.chunks))
+            else:
+                self._tell(version.id)
         self._forget(job)
 
     def _forget(self, job: Job) -> None:
@@ -534,28 +552,27 @@ class _Shift:
     # -- how the work on a file ends ---------------------------------------------------------------------------------
 
     @contextmanager
-    def _settled(self, lease: Lease, *, final: bool = False) -> Iterator[None]:
-        """Note what ends the work on a version, if anything in the body does, or its end if that is ``final``."""
+    def _settled(self, lease: Lease) -> Iterator[None]:
+        """Note what ends the work on a version, if anything in the body does."""
         try:
             yield
         except Unavailable:
             raise
         except LeaseLost:
-            log.warning("lease lost, work dropped", document=lease.version.name, version=lease.version.number)
+            log.warning("lease lost, work dropped", **_facts(lease.version))
         except Exception as error:  # noqa: BLE001
             # The outermost edge: whatever a parser or a model threw must not end the worker, nor be lost.
             if self._halt:  # the child was ended under its hands: the file is given back
                 return
             self._note(lease.version, error)
         else:
-            if not final:
-                return
+            return
         self._leases.let_go(lease)
         self._tell(lease.version.id)
 
     def _note(self, version: Version, error: Exception) -> None:
         """Put a version whose work went wrong back into the queue, or end it."""
-        facts: dict[str, Any] = {"document": version.name, "version": version.number, "attempt": version.attempts}
+        facts = _facts(version) | {"attempt": version.attempts}
         if not isinstance(error, CitewellError):
             log.error("ingest failed", exc_info=error, **facts)
             message = "Reading this file failed for a reason that is Citewell's own; the log of the worker has it."
@@ -571,14 +588,18 @@ class _Shift:
         if not found:  # its collection was deleted meanwhile
             return
         version = found[0]
-        facts = {"document": version.name, "version": version.number, "state": version.state.value}
         if version.error:
-            log.warning("document failed", **facts, error=version.error)
+            log.warning("document failed", **_facts(version), state=version.state.value, error=version.error)
         else:
-            log.info("document done", **facts, passages=version.passages)
+            log.info("document done", **_facts(version), state=version.state.value, passages=version.passages)
         if self._done:
             with self._telling:
                 self._done(version)
+
+
+def _facts(version: Version) -> dict[str, Any]:
+    """What names a version in the log."""
+    return {"document": version.name, "version": version.number}
 
 
 def parsers(limits: IngestSettings) -> int:

@@ -143,7 +143,13 @@ class Queue(Collections, Documents, Batches):
     def claim(
         self, owner: str, lease_seconds: float, *, batch: str | None = None, retry: Retry | None = None
     ) -> Version | None:
-        """Lease the next waiting version to ``owner``; None if nothing waits that may be tried now.
+        """Lease the next waiting version to ``owner``, see `claim_some`; None if none may be tried now."""
+        return next(iter(self.claim_some(owner, lease_seconds, 1, batch=batch, retry=retry)), None)
+
+    def claim_some(
+        self, owner: str, lease_seconds: float, most: int, *, batch: str | None = None, retry: Retry | None = None
+    ) -> list[Version]:
+        """Lease the next ``most`` waiting versions to ``owner``, in their order, or as many as may be tried now.
 
         A version whose worker has been silent for longer than its lease is waiting again, after a pause that grows with
         the number of its dead workers; ``retry.deaths`` of them end it. ``batch`` restricts the choice to its files.
@@ -153,22 +159,21 @@ class Queue(Collections, Documents, Batches):
             eligible = _eligible(at, batch)
             waits = connection.scalar(sa.select(versions.c.id).where(eligible).limit(1))
             if waits is None and connection.scalar(sa.select(versions.c.id).where(_silent(at)).limit(1)) is None:
-                return None
+                return []
         with self._write() as connection:
             at = self._database.now(connection)
             _recover(connection, at, retry or Retry())
             order = (versions.c.turn, versions.c.created_at, versions.c.number)
-            first = sa.select(versions.c.id).where(_eligible(at, batch)).order_by(*order).limit(1)
-            version_id = connection.scalar(first.with_for_update(skip_locked=True, of=versions))
-            if version_id is None:
-                return None
+            first = sa.select(versions.c.id).where(_eligible(at, batch)).order_by(*order).limit(most)
+            ids = connection.scalars(first.with_for_update(skip_locked=True, of=versions)).all()
             lease = {
                 "state": State.PROCESSING.value, "lease_owner": owner, "stage": Stage.PARSE.value, "progress": 0.0,
                 "lease_until": at + timedelta(seconds=lease_seconds), "attempts": versions.c.attempts + 1,
                 "not_before": None,
             }  # fmt: skip
-            connection.execute(versions.update().where(versions.c.id == version_id).values(lease))
-        return self.version(version_id)
+            connection.execute(versions.update().where(versions.c.id.in_(ids)).values(lease))
+        found = {version.id: version for version in self.versions(ids)}
+        return [found[version_id] for version_id in ids if version_id in found]
 
     def heartbeat(self, owner: str, lease_seconds: float, held: Mapping[str, tuple[Stage, float]]) -> set[str]:
         """Prolong the leases of ``owner`` and show how far the work is; return those that it still has.
@@ -276,15 +281,17 @@ class Queue(Collections, Documents, Batches):
             row = _locked_work(connection, version_id, owner)
             if row is None:
                 return False
-            current = newest(connection, row.document_id, State.READY)
+            current = newest(connection, row.document_id, State.READY) if row.live_version_id is not None else None
             if row.deleted_at is not None or (current is not None and current.number > row.number):
                 connection.execute(versions.update().where(versions.c.id == version_id).values(retired()))
                 return False
             commit, first = move_clock(connection, row.collection_id, len(pieces))
             self.check_embedder(connection, row.collection_id, embedder)  # now that no other commit can choose one
-            retire(connection, row.document_id, commit, but=version_id)
+            if current is not None:
+                retire(connection, row.document_id, commit, but=version_id)
             parse_id = row.parse_id or version_id
-            self._keep_parse(connection, parse_id, parsed)
+            if row.parse_id is None:
+                self._keep_parse(connection, parse_id, parsed)
             ids = keep_texts(self._database, connection, row.collection_id, embedder, pieces, embedded)
             insert_chunks(connection, row.collection_id, version_id, first, pieces, ids)
             ready = {
@@ -296,7 +303,8 @@ class Queue(Collections, Documents, Batches):
             connection.execute(versions.update().where(versions.c.id == version_id).values(ready))
             live = documents.update().where(documents.c.id == row.document_id).values(live_version_id=version_id)
             connection.execute(live)
-            self._take_members(connection, row, parsed.members, commit, most_members)
+            if parsed.members or row.number > 1:
+                self._take_members(connection, row, parsed.members, commit, most_members)
         return True
 
     def _take_members(
@@ -412,12 +420,16 @@ def _locked_work(connection: sa.Connection, version_id: str, owner: str) -> sa.R
     """Return a leased version with facts of its document, all locked for its commit; None if the lease is lost."""
     leased = sa.select(versions.c.document_id, documents.c.collection_id).join(documents)
     found = connection.execute(leased.where(_leased(version_id, owner))).one_or_none()
-    if found is None or not share_collection(connection, found.collection_id):
+    if found is None:
         return None
-    lock_family(connection, found.document_id)
+    if connection.dialect.name != "sqlite":  # which has one writer at a time
+        if not share_collection(connection, found.collection_id):
+            return None
+        lock_family(connection, found.document_id)
     return connection.execute(
         sa.select(versions)
         .add_columns(documents.c.collection_id, documents.c.deleted_at, documents.c.name, documents.c.parent_id)
+        .add_columns(documents.c.live_version_id)
         .join(documents)
         .where(_leased(version_id, owner))
         .with_for_update(of=versions)

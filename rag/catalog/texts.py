@@ -58,7 +58,9 @@ def keep_texts(
         connection.execute(database.insert_new(texts), sorted(rows, key=lambda row: str(row["digest"])))
         names = [name for name, _ in fresh]
         there |= _ids(connection, collection_id, names)
-        ours = _ids(connection, collection_id, names, unmarked=True)
+        # On PostgreSQL another transaction may have been faster with some of them, and has marked those.
+        alone = connection.dialect.name == "sqlite"
+        ours = there if alone else _ids(connection, collection_id, names, unmarked=True)
         _mark_copies(database, connection, collection_id, {ours[n]: p.text for n, p in fresh if n in ours})
     blobs = [
         {"text_id": there[name], "embedder": embedder, "vector": by_digest[name][1].astype("<f4").tobytes()}
