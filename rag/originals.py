@@ -88,11 +88,10 @@ class Incoming:
             self.flush()
         target = self._folder / self._hasher.hexdigest()[:2] / self._hasher.hexdigest()
         with _storing():
-            if not target.parent.is_dir():
-                target.parent.mkdir(exist_ok=True)
-                sync_folder(self._folder)
+            target.parent.mkdir(exist_ok=True)
             self._path.replace(target)
             sync_folder(target.parent)
+            sync_folder(self._folder)  # another process may have made the folder, and not have got so far
         return Original(self._hasher.hexdigest(), self._size)
 
 
