@@ -23,8 +23,7 @@ T = TypeVar("T")
 
 LIVE = chunks.c.retired_commit.is_(None)
 NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_until": None}
-#: States in which a version needs nothing more; `ACTIVE` are the others.
-ENDED = frozenset({State.READY, State.FAILED, State.RETIRED})
+#: States in which a version still needs something done.
 ACTIVE = (State.QUEUED.value, State.PROCESSING.value)
 #: Most values that go into one query.
 SLICE = 2000

@@ -454,10 +454,10 @@ def test_the_child_is_in_a_network_of_its_own_which_is_empty(shared, good):
 
 WALLS = """
 import ctypes, json, os, socket, subprocess, sys
-from ingest.sandbox import _build_walls
+from ingest.walls import build_walls
 from rag.settings import IngestSettings
 walls, found = [], {}
-_build_walls(IngestSettings(), walls)
+build_walls(IngestSettings(), walls)
 
 def tried(name, call):
     try:
@@ -494,11 +494,11 @@ def test_the_walls_hold_where_there_are_no_namespaces(tmp_path):
 
 CPU = """
 import resource
-from ingest.sandbox import _build_walls, _limit_cpu
+from ingest.walls import build_walls, limit_cpu
 from rag.settings import IngestSettings
 limits = IngestSettings(parse_seconds=0.1)
-_build_walls(limits, [])
-_limit_cpu(limits.parse_seconds)
+build_walls(limits, [])
+limit_cpu(limits.parse_seconds)
 while True:
     pass
 """
