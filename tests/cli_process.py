@@ -58,6 +58,24 @@ class Cli:
         assert not unprintable, (arguments, unprintable)
         return ended
 
+    def answered(self, answer: str, *arguments: str | Path) -> Ended:
+        """Run a command that asks on a terminal, and answer it."""
+        primary, secondary = os.openpty()
+        with subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment(),
+            stdin=secondary,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            os.write(primary, f"{answer}\n".encode())
+            out, err = process.communicate(timeout=SECONDS)
+        os.close(primary)
+        os.close(secondary)
+        return Ended(process.returncode, out, err)
+
     def start(self, *arguments: str | Path, **settings: str) -> subprocess.Popen[str]:
         """Start a command that the test ends; standard error is a pipe."""
         return subprocess.Popen(

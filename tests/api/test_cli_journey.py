@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli_process import COMMAND, SECONDS, Cli
+from tests.cli_process import SECONDS, Cli
 
 SAMPLES = Path(__file__).parents[2] / "ingest" / "samples"
 HOTEL = "The hotel limit for domestic travel is 145 euros per night from 1 January 2026."
@@ -213,20 +213,7 @@ def test_the_demo_ends_with_the_line_that_starts_the_server(cli: Cli) -> None:
 
 
 def test_on_a_terminal_deleting_is_asked_for(cli: Cli) -> None:
-    primary, secondary = os.openpty()
-    with subprocess.Popen(
-        [*COMMAND, "collections", "delete", "policies"],
-        cwd=cli.folder,
-        env=cli.environment(),
-        stdin=secondary,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        os.write(primary, b"n\n")
-        out, err = process.communicate(timeout=SECONDS)
-    os.close(primary)
-    os.close(secondary)
-    assert (process.returncode, out) == (1, "Nothing was deleted.\n")
-    assert "Delete the collection policies with 4 documents for good?" in err
+    asked = cli.answered("n", "collections", "delete", "policies")
+    assert (asked.status, asked.out) == (1, "Nothing was deleted.\n")
+    assert "Delete the collection policies with 4 documents for good?" in asked.err
     assert "policies" in cli("collections", "list").out

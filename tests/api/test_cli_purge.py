@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli_process import COMMAND, SECONDS, Cli
+from tests.cli_process import Cli
 
 SECRET = "The password of the lighthouse is halibut seven."
 
@@ -56,20 +54,7 @@ def test_documents_are_purged_by_name(cli: Cli) -> None:
 
 
 def test_on_a_terminal_purging_is_asked_for(cli: Cli) -> None:
-    primary, secondary = os.openpty()
-    with subprocess.Popen(
-        [*COMMAND, "purge", "other.txt", "-c", "notes"],
-        cwd=cli.folder,
-        env=cli.environment(),
-        stdin=secondary,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        os.write(primary, b"n\n")
-        out, err = process.communicate(timeout=SECONDS)
-    os.close(primary)
-    os.close(secondary)
-    assert (process.returncode, out) == (1, "Nothing was removed.\n")
-    assert "Delete other.txt from notes and remove it for good?" in err
+    asked = cli.answered("n", "purge", "other.txt", "-c", "notes")
+    assert (asked.status, asked.out) == (1, "Nothing was removed.\n")
+    assert "Delete other.txt from notes and remove it for good?" in asked.err
     assert "other.txt" in cli("documents", "list", "-c", "notes").out

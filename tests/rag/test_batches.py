@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,19 +10,6 @@ from rag.catalog import Catalog
 from rag.errors import NotFound
 from rag.records import Member, ParsedDocument, State
 from tests.contracts.strategies import EMBEDDER, chunks_of, parsed_of, vectors_for
-
-
-@pytest.fixture
-def catalog(catalog_url: str) -> Iterator[Catalog]:
-    """An empty catalog, on SQLite and on PostgreSQL in turn."""
-    opened = Catalog(catalog_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def collection(catalog: Catalog) -> str:
-    return catalog.create_collection("c").id
 
 
 def finish(catalog: Catalog, batch: str, members: tuple[Member, ...] = (), texts: tuple[str, ...] = ("storm",)) -> str:

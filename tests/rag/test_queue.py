@@ -23,19 +23,6 @@ from rag.schema import versions
 from tests.contracts.strategies import EMBEDDER, chunks_of, parsed_of, vectors_for
 
 
-@pytest.fixture
-def catalog(catalog_url: str) -> Iterator[Catalog]:
-    """An empty catalog, on SQLite and on PostgreSQL in turn."""
-    opened = Catalog(catalog_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def collection(catalog: Catalog) -> str:
-    return catalog.create_collection("c").id
-
-
 def sha(text: str) -> str:
     return text.encode().hex().rjust(64, "0")[-64:]
 
