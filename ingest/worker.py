@@ -253,6 +253,7 @@ class _Shift:
         self._committer = ThreadPoolExecutor(1, "commit")
         self._sealer: threading.Thread | None = None
         self._sealed_at = time.monotonic()
+        self._reading_mode = reading_mode(self._limits)
         self._telling = threading.Lock()
         self._changed = threading.Condition()  # of all that follows
         self._jobs: dict[Order, Job] = {}
@@ -426,7 +427,7 @@ class _Shift:
         version, embedder, clock = lease.version, self._citewell.embedder, self._worker.clock
         lease.at(Stage.PARSE)
         depth = self._catalog.depth(version.document_id)
-        parse_id = parse_key(version, depth, self._limits)
+        parse_id = parse_key(version, depth, self._reading_mode)
         parsed = self._kept(parse_id)
         if parsed is not None:
             lease.at(Stage.CHUNK)
@@ -607,8 +608,11 @@ def parsers(limits: IngestSettings) -> int:
     return limits.parsers or min(8, max(2, os.cpu_count() or 2))
 
 
-def parse_key(version: Version, depth: int, limits: IngestSettings) -> str:
+def reading_mode(limits: IngestSettings) -> tuple[str, ...]:
+    """Return what of the settings and of this machine decides how files are read."""
+    return READERS, engine(limits) or "none", limits.ocr_languages, str(limits.ocr_dpi)
+
+
+def parse_key(version: Version, depth: int, mode: tuple[str, ...]) -> str:
     """Return the id under which what is read of a version is kept: equal for all that is read alike."""
-    suffix = PurePosixPath(version.name).suffix.lower()
-    ocr = (engine(limits) or "none", limits.ocr_languages, str(limits.ocr_dpi))
-    return digest(version.sha256, suffix, str(depth), READERS, *ocr)
+    return digest(version.sha256, PurePosixPath(version.name).suffix.lower(), str(depth), *mode)

@@ -24,6 +24,8 @@ from typing import Any
 
 import httpx
 
+from tests.processes import alive, children, family
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0
 #: Settings of all processes: short leases and pauses, small parts, and so many tries that killing uses none of them up.
@@ -46,30 +48,6 @@ def until(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> 
     while not holds():
         assert time.monotonic() < end, f"gave up waiting: {what}"
         time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs: one that nobody has waited for yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started and that run."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += map(int, task.read_text().split())
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return [child for child in found if alive(child)]
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and all below it."""
-    return [pid, *(member for child in children(pid) for member in family(child))]
 
 
 def kill(*pids: int) -> None:

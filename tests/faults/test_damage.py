@@ -16,7 +16,8 @@ from rag.dense import DenseIndex
 from rag.settings import IndexSettings, load_settings
 from tests.contracts.strategies import DIMENSION, EMBEDDER, put, vectors_for
 from tests.faults.ledger import Book, User, file_of
-from tests.faults.supervisor import alive, site, until
+from tests.faults.supervisor import site, until
+from tests.processes import alive
 
 QUERIES = (
     "Why was the conveyor stopped?", "rule on overtime", "kestrel0000011", "delivery of steel plate",

@@ -22,8 +22,9 @@ from rag.store import open_store
 from tests.faults.checks import check_documents, check_rest
 from tests.faults.ledger import Book, file_of
 from tests.faults.points import opened
-from tests.faults.supervisor import alive, kill, site, until
+from tests.faults.supervisor import kill, site, until
 from tests.faults.test_stages import CASES, begin, checked, drain, found, zygote  # noqa: F401
+from tests.processes import alive
 
 
 def free(data):

@@ -22,8 +22,9 @@ from rag.plan import make_plan
 from rag.records import State
 from tests.faults.checks import check_files, check_rows
 from tests.faults.points import ACTS, NAME, Here, opened
-from tests.faults.supervisor import ROOT, Zygote, alive, until
+from tests.faults.supervisor import ROOT, Zygote, until
 from tests.faults.test_kills import SOAK
+from tests.processes import alive
 
 SAMPLE = 10
 OLD, NEW = "The oldmark stands here.\n", "The newmark stands here.\n"

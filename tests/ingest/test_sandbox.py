@@ -37,6 +37,7 @@ from rag.errors import (
 from rag.originals import Original
 from rag.settings import IngestSettings
 from rag.testing import WordEmbedder
+from tests.processes import alive, children, family
 
 LIMITS = IngestSettings()
 ROOT = Path(__file__).parents[2]
@@ -88,23 +89,6 @@ def wait_until(holds) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not come to hold"
         time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs: one that nobody has waited for yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
-
-
-def family(pid: int) -> list[int]:
-    """A process and all below it."""
-    return [pid, *(member for child in children(pid) for member in family(child))]
 
 
 def docx_of(text: str) -> bytes:
