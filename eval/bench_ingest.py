@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import shutil
 import statistics
 import tempfile
@@ -25,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from eval import freshness, parsing
-from eval.corpus import FORMATS, Entry, generate
+from eval.corpus import FORMATS, Entry, generate, invent, mark_of
+from eval.formats import WRITERS
 from eval.processes import PeakMemory, finished, start
 from eval.tables import LOG, Table, commit, hardware, report
 from rag.encoders import open_embedder
@@ -33,10 +35,12 @@ from rag.records import Document
 from rag.settings import load_settings
 from rag.store import open_store
 
-PARTS = ("parsing", "documents", "generated", "corpus", "freshness")
+PARTS = ("parsing", "documents", "generated", "sizes", "corpus", "freshness")
 COLLECTION = "bench"
 #: Passages with which the embedder is measured alone, and how many it is given in one call.
 OWN_PASSAGES, OWN_CALL = 3000, 512
+#: Text documents of one size: how many words they have at least, and how many words are loaded of each size.
+SIZES, SIZE_WORDS, TEXT_FORMATS = (150, 500, 3000, 15_000), 1_000_000, ("txt", "md", "html", "pdf")
 #: This share of the corpus is loaded first, on its own.
 PILOT = 0.02
 #: Most files that are named as not as expected.
@@ -57,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "generated" in chosen:
         rows = generated_by_format(options.by_format, options.seed)
         tell(f"Ingest of {options.by_format} generated files by format", rows)
+    if "sizes" in chosen:
+        tell("Ingest of text documents by their size", text_by_size(options.size_words, options.seed))
     if chosen & {"corpus", "freshness"}:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "corpus"
@@ -75,6 +81,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--documents", type=Path, help="folder with a manifest.csv; without it no real ones are read")
     parser.add_argument("--count", type=int, default=20_000, help="files of the generated corpus")
     parser.add_argument("--by-format", type=int, default=200, help="generated files of each format")
+    parser.add_argument("--size-words", type=int, default=SIZE_WORDS, help="words in text documents of each size")
     parser.add_argument("--uploads", type=int, default=30, help="uploads while a bulk load is running")
     parser.add_argument("--repeats", type=int, default=3, help="how often the small sets are loaded")
     parser.add_argument("--seed", type=int, default=1, help="of the generated corpus")
@@ -177,6 +184,38 @@ def _row(name: str, folder: Path, repeats: int) -> list[str]:
     spread = f"{loads[0].seconds:.1f}-{loads[-1].seconds:.1f}"
     counts = (len(middle.report["files"]), middle.ready, middle.pages, middle.report["passages"])
     return [name, *(f"{number:,}" for number in counts), f"{middle.seconds:.1f}", spread, *middle.rates()]
+
+
+def text_by_size(words: int, seed: int, sizes: Sequence[int] = SIZES) -> Table:
+    """Return loads of text documents of one size each, about ``words`` in all, and the embedder's own rate on them.
+
+    The embedder alone is measured right after each load, on passages of it.
+    """
+    head = [
+        "words a file",
+        "files",
+        "passages a file",
+        "seconds",
+        "passages/s",
+        "embedder alone, passages/s",
+        "of that",
+    ]
+    rows = [head]
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as scratch, _empty_data() as data:
+            count, rng = max(len(TEXT_FORMATS), words // size), random.Random(seed)
+            for number in range(count):
+                form = TEXT_FORMATS[number % len(TEXT_FORMATS)]
+                writing = invent(rng, mark_of(number), least_words=size)
+                Path(scratch, f"{number}.{form}").write_bytes(WRITERS[form](writing))
+            found = load(Path(scratch), data)
+            passages, alone = int(found.report["passages"]), own_rate(passages_in(data))
+        rate = passages / found.seconds
+        rows.append(
+            [f"{size:,}", f"{count:,}", f"{passages / count:.1f}", f"{found.seconds:.1f}", f"{rate:.1f}",
+             f"{alone:.1f}", f"{rate / alone:.2f}"]
+        )  # fmt: skip
+    return rows
 
 
 # -- the whole corpus ------------------------------------------------------------------------------------------------

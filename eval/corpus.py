@@ -88,12 +88,12 @@ def mark_sentence(mark: str) -> str:
     return f"The reference mark of this file is {mark}."
 
 
-def invent(rng: random.Random, mark: str, *, long: bool = False) -> Writing:
-    """Return an invented piece of writing that holds ``mark`` in one sentence."""
+def invent(rng: random.Random, mark: str, *, least_words: int | None = None) -> Writing:
+    """Return an invented piece of writing that holds ``mark`` in one sentence; its length is drawn if not given."""
     genre = rng.choice(list(GENRES))
     slots = _Slots(rng)
     more = int(min(MOST_WORDS - WORDS, rng.expovariate(1 / MEAN_MORE_WORDS)))
-    wanted = rng.randint(*LONG_WORDS) if long else WORDS + more
+    wanted = WORDS + more if least_words is None else least_words
     sections: list[Section] = []
     words = 0
     while words < wanted:
@@ -124,7 +124,8 @@ def _files(rng: random.Random, count: int, formats: Sequence[str], oddities: boo
     number, first = broken, list(formats)
     while number < count:
         form = first.pop(0) if first else rng.choices(formats, [SHARES[name] for name in formats])[0]
-        writing = invent(rng, mark_of(number), long=rng.randrange(LONG) == 0)
+        long = rng.randint(*LONG_WORDS) if rng.randrange(LONG) == 0 else None
+        writing = invent(rng, mark_of(number), least_words=long)
         folder, data = f"{writing.written:%Y/%m}", WRITERS[form](writing)
         original = Entry(_name(folder, writing, number, form), form, "plain", mark_of(number), _digest(data))
         yield original, data

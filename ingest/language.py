@@ -16,7 +16,7 @@ _SAMPLE = 1500
 #: Least probability of the likeliest language. It is low for few words, for figures and for codes.
 _SURE = 0.35
 #: Signs that programs are full of, and the share of them that no prose has.
-_SIGNS, _MOST_SIGNS = frozenset("{}[]()<>=;_\\"), 0.05
+_SIGNS, _MOST_SIGNS = "{}[]()<>=;_\\", 0.05
 #: Languages of the model that have no code of two letters, or a code inside another, as the code that covers them.
 _COVERED = {"yue": "zh", "wuu": "zh", "nn": "no", "ary": "ar", "arz": "ar"}
 #: What the model says of what is no language.
@@ -30,8 +30,8 @@ def detect_language(text: str) -> str | None:
     either script. Never raises for what the text says.
     """
     sample = _sampled(text)
-    visible = sum(not c.isspace() for c in sample)
-    if not visible or sum(c in _SIGNS for c in sample) / visible > _MOST_SIGNS:
+    visible = sum(map(len, sample.split()))
+    if not visible or sum(map(sample.count, _SIGNS)) / visible > _MOST_SIGNS:
         return None
     language, probability = _model().classify(sample)
     if language == _NO_LANGUAGE or probability < _SURE:

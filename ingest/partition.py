@@ -70,6 +70,11 @@ def _tag_verbs(doc: Any) -> Any:
     return doc
 
 
+def _is_narrative(_: str) -> bool:
+    """Stand in for the classifier of unstructured, which takes half its time to tell two kinds that are one to us."""
+    return False
+
+
 def read_html(text: str, draft: Draft) -> None:
     """Add what a reader of the page sees to ``draft``, with its headings, lists, tables and preformatted text."""
     root = _html_tree(text)
@@ -81,8 +86,9 @@ def read_html(text: str, draft: Draft) -> None:
         read_text("\n\n".join(root.itertext()), draft)
         return
     _prepare_unstructured()
-    from unstructured.partition.html import partition_html
+    from unstructured.partition.html import parser, partition_html
 
+    parser.is_possible_narrative_text = _is_narrative
     text = html.tostring(root, encoding="unicode")
     _add_elements(partition_html(text=text, languages=[""]), draft, page=lambda _: None)
 
@@ -332,15 +338,16 @@ def read_docx(path: Path, draft: Draft) -> None:
     """Add a Word document to ``draft``. Pages are not told: only the program that prints it knows them."""
     _prepare_unstructured()
     import docx
-    from unstructured.partition.docx import partition_docx
+    import unstructured.partition.docx as unstructured_docx
 
+    unstructured_docx.is_possible_narrative_text = _is_narrative
     note_properties(path, draft)
     document = docx.Document(io.BytesIO(path.read_bytes()))
     _open_wrappers(document.element.body)
     prepared = io.BytesIO()
     document.save(prepared)
     prepared.seek(0)
-    _add_elements(partition_docx(file=prepared, languages=[""]), draft, page=lambda _: None)
+    _add_elements(unstructured_docx.partition_docx(file=prepared, languages=[""]), draft, page=lambda _: None)
 
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"

@@ -85,18 +85,18 @@ class Batch:
 
 
 class Pool:
-    """Orders in hand. Thread-safe; one caller at a time takes batches and brings their vectors."""
+    """Orders in hand. Thread-safe. Several batches may be taken at a time; each is brought, or else given back."""
 
     def __init__(self) -> None:
         self._orders: list[Order] = []
+        self._taken: set[str] = set()
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
         self._oldest_first = True
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """How many chunks wait."""
-        with self._lock:
-            return sum(len(order.missing) for order in self._orders)
+        """How many chunks wait for their vectors, taken or not."""
+        return sum(len(order.missing) for order in list(self._orders))
 
     def add(self, order: Order) -> bool:
         """Put an order in line; True if what was embedded a moment ago for others makes it complete at once."""
@@ -113,22 +113,24 @@ class Pool:
                 self._orders.remove(order)
 
     def take(self, most: int) -> Batch:
-        """Return a batch of at most ``most`` different texts; empty if nothing waits."""
+        """Return a batch of at most ``most`` different texts; empty if nothing waits that is not taken already."""
         with self._lock:
             wanted: dict[str, list[tuple[Order, int]]] = {}
             for order in self._line():
                 for row in order.missing:
                     digest = order.digests[row]
-                    if digest in wanted or len(wanted) < CHOICE * most:
+                    if digest not in self._taken and (digest in wanted or len(wanted) < CHOICE * most):
                         wanted.setdefault(digest, []).append((order, row))
             self._oldest_first = not self._oldest_first
-        chosen = _alike(wanted, most)
+            chosen = _alike(wanted, most)
+            self._taken.update(chosen)
         texts = tuple(places[0][0].chunks[places[0][1]].indexed_text for places in chosen.values())
         return Batch(texts, tuple(chosen), tuple(map(tuple, chosen.values())))
 
     def bring(self, batch: Batch, vectors: Vectors) -> list[Order]:
         """Hand out the vectors (n, dimension) of a batch; return the orders that are complete now, taken out."""
         with self._lock:
+            self._taken.difference_update(batch.digests)
             for digest, places, vector in zip(batch.digests, batch.places, vectors, strict=True):
                 self._recent[digest] = vector
                 for order, row in places:
@@ -146,6 +148,11 @@ class Pool:
             complete = [order for order in self._orders if not order.missing]
             self._orders = [order for order in self._orders if order.missing]
         return complete
+
+    def give_back(self, batch: Batch) -> None:
+        """Let what was taken be taken again, but for what was brought meanwhile."""
+        with self._lock:
+            self._taken.difference_update(batch.digests)
 
     def _fill(self, order: Order) -> None:
         """Give an order the vectors of those of its texts that were embedded a moment ago."""

@@ -654,6 +654,8 @@ def _held_bytes() -> int:
 
 def _load() -> None:
     """Load what every document needs before the first one comes, within the limits but not in its time."""
+    # A library asks whether torch is there, which takes it a second and 200 MB to hear; no reader has a use for it.
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     from ingest.language import detect_language
     from ingest.parse import parse  # noqa: F401
 

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -37,6 +37,7 @@ from rag.assembly import Citewell
 from rag.catalog import Accepted, Retry
 from rag.errors import CitewellError, NotFound, Unavailable
 from rag.originals import Incoming, Original, blocks_of
+from rag.protocols import Vectors
 from rag.records import Collection, ParsedDocument, Stage, Version, digest
 from rag.retrieval import Clock
 from rag.settings import IngestSettings
@@ -46,8 +47,12 @@ log = structlog.get_logger(__name__)
 
 #: Seconds before the next try while the catalog does not answer.
 TROUBLE_SECONDS = 5.0
-#: Chunks that wait for the embedder before no more files are claimed, in batches; and most files in hand.
-AHEAD, MOST_IN_HAND = 6, 64
+#: Batches that the embedder has at a time.
+IN_FLIGHT = 2
+#: Chunks that wait for the embedder or are in it before no more files are claimed, in batches; and most files in hand.
+AHEAD, MOST_IN_HAND = 3, 64
+#: What the time is called on the clock in which the embedder has nothing to do.
+IDLE = "embed_idle"
 #: Most files that are claimed in one transaction.
 CLAIMED_AT_ONCE = 4
 #: A long document's vectors are kept whenever so many of them have come.
@@ -279,20 +284,26 @@ class _Shift:
         return self._claimed
 
     def _embed_all(self) -> None:
-        idle_since = time.perf_counter()
-        while not self._over():
-            batch = self._pool.take(self._size)
-            if batch.texts:
-                self._worker.clock.add("embed_idle", time.perf_counter() - idle_since)
-                with self._worker.clock.stage("embed"), self._leases.step("embed"):
-                    self._embed(batch)
-                idle_since = time.perf_counter()
-            else:
-                with self._changed:
-                    if self._finished():
-                        return
-                    self._changed.wait(0.2)
-            self._look_around()
+        """Keep the embedder busy: while it has one batch, the next is made ready and the last is handed out."""
+        with ThreadPoolExecutor(IN_FLIGHT, "embed") as embedders:
+            flying: deque[tuple[Batch, Future[Vectors]]] = deque()
+            since, busy = time.perf_counter(), False
+            while True:
+                while not self._over() and len(flying) < IN_FLIGHT and (batch := self._pool.take(self._size)).texts:
+                    flying.append((batch, embedders.submit(self._encoded, batch)))
+                if busy != bool(flying):
+                    self._worker.clock.add("embed" if busy else IDLE, time.perf_counter() - since)
+                    since, busy = time.perf_counter(), not busy
+                if flying:
+                    self._land(*flying.popleft())
+                elif self._over():
+                    return
+                else:
+                    with self._changed:
+                        if self._finished():
+                            return
+                        self._changed.wait(0.2)
+                self._look_around()
 
     def _over(self) -> bool:
         return self._halt or self._stop.is_set()
@@ -474,9 +485,14 @@ class _Shift:
         if complete:
             self._submit(job)
 
-    def _embed(self, batch: Batch) -> None:
+    def _encoded(self, batch: Batch) -> Vectors:
+        with self._leases.step("embed"):
+            return self._citewell.embedder.encode(batch.texts).vectors
+
+    def _land(self, batch: Batch, encoded: Future[Vectors]) -> None:
+        """Wait for the vectors of a batch and hand them out."""
         try:
-            vectors = self._citewell.embedder.encode(batch.texts).vectors
+            vectors = encoded.result()
         except CitewellError:
             raise
         except Exception:  # noqa: BLE001 -- one of the documents may be at fault: the others shall not suffer
@@ -491,9 +507,10 @@ class _Shift:
             if job is None or not order.missing:  # it got all from the parts before
                 continue
             with self._settled(job.lease):
-                self._brought(self._pool.bring(part, self._citewell.embedder.encode(part.texts).vectors))
+                self._brought(self._pool.bring(part, self._encoded(part)))
             if job.lease not in self._leases.held():
                 self._forget(job)
+        self._pool.give_back(batch)
 
     def _brought(self, complete: list[Order]) -> None:
         """Send complete files to the commit, and keep what has come of long ones."""

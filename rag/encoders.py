@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import queue
 import sys
 import tempfile
@@ -32,8 +33,8 @@ from rag.settings import EmbedderSettings
 from rag.tokens import counter_of, open_counter, open_tokenizer
 
 BUILT_IN = "all-MiniLM-L6-v2"
-#: Most padded tokens of one forward pass; more does not raise throughput on a CPU and costs memory.
-PASS_TOKENS = 8192
+#: Most padded tokens of one forward pass on a CPU: what one core does best in its caches (`eval/LOG.md` has the trial).
+PASS_TOKENS = 2048
 #: The same on a GPU, which wants more to do at once.
 GPU_PASS_TOKENS = 32_768
 
@@ -85,11 +86,12 @@ def pack_by_tokens(lengths: Sequence[int], most_tokens: int, most_rows: int = 25
 class OpenVINOEmbedder:
     """The built-in model on OpenVINO, in bfloat16 where the processor has it and float32 elsewhere.
 
-    ``folder`` holds the model in Hugging Face layout, ``cache`` keeps the exported ONNX file. Thread-safe.
+    Each of ``threads`` cores (0: all that this process may use) runs forward passes of its own: none of them waits for
+    another at every layer, which matters most where something else needs a core too. ``folder`` holds the model in
+    Hugging Face layout, ``cache`` keeps the exported ONNX file. Thread-safe.
     """
 
     window = 256
-    batch = 64
 
     def __init__(self, folder: Path, cache: Path, threads: int = 0) -> None:
         openvino = _import_openvino()
@@ -101,9 +103,12 @@ class OpenVINOEmbedder:
         model = cache / "models" / f"{self.fingerprint}-v1.onnx"
         if not model.is_file():
             _export_onnx(folder, model)
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
-        if threads:
-            options["INFERENCE_NUM_THREADS"] = threads
+        self._cores = threads or len(os.sched_getaffinity(0))
+        self.batch = 32 * max(2, self._cores)
+        self._pool = ThreadPoolExecutor(self._cores, thread_name_prefix="embedder")
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": self._cores, "INFERENCE_NUM_THREADS": self._cores,
+        }  # fmt: skip
         core = openvino.Core()
         self._model = core.compile_model(core.read_model(model), "CPU", options)
         self.dimension = int(self._model.output("vector").get_partial_shape()[1].get_length())
@@ -117,7 +122,8 @@ class OpenVINOEmbedder:
         encoded = self._tokenizer.encode_batch(list(texts))
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         found: list[TokenVectors | None] = [None] * len(texts)
-        for batch in pack_by_tokens([len(e.ids) for e in encoded], PASS_TOKENS):
+
+        def run(batch: list[int]) -> None:
             rows = [encoded[i] for i in batch]
             with self._inferred(rows) as request:
                 vectors[batch] = request.get_tensor("vector").data
@@ -125,6 +131,12 @@ class OpenVINOEmbedder:
                     states = request.get_tensor("tokens").data
                     for row, position in enumerate(batch):
                         found[position] = _token_vectors(states[row], rows[row])
+
+        batches = list(pack_by_tokens([len(e.ids) for e in encoded], PASS_TOKENS))
+        if len(batches) == 1:
+            run(batches[0])
+        else:
+            list(self._pool.map(run, batches))
         return Encoding(_unit(vectors), tuple(f for f in found if f is not None))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -132,6 +144,7 @@ class OpenVINOEmbedder:
 
     def close(self) -> None:
         """Free the model while the process is still whole: the library does not like to be taken down at its end."""
+        self._pool.shutdown()
         self._idle.clear()
         del self._model
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.bench_ingest import Load, main, stages, unexpected
+from eval.bench_ingest import Load, main, stages, text_by_size, unexpected
 from eval.corpus import Entry
 from eval.freshness import Freshness
 from eval.processes import PeakMemory, finished, start
@@ -57,6 +57,16 @@ def test_files_that_fare_otherwise_than_their_manifest_says_are_named():
         ["gone.md", "ready", "missing"],
         ["cut.pdf", "document_damaged", "ready"],
     ]
+
+
+def test_a_load_of_text_is_told_beside_the_embedder_alone():
+    """Four files of one size; the share is that of the two rates."""
+    (_, row) = text_by_size(500, 1, sizes=(150,))
+    size, files, passages, seconds, rate, alone, share = (float(figure.replace(",", "")) for figure in row)
+    assert (size, files) == (150, 4)
+    assert passages >= 1
+    assert rate == pytest.approx(passages * files / seconds, rel=0.05)
+    assert share == pytest.approx(rate / alone, abs=0.01)
 
 
 def test_uploads_that_were_not_found_are_told_and_are_in_no_time():

@@ -33,7 +33,7 @@ def names_in(batch: Batch) -> set[str]:
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Orders come, are taken, brought and dropped in any order; a batch may be on its way while others come."""
+    """Orders come, are taken, brought, given back and dropped in any order; batches may be on their way meanwhile."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Interleavings(RuleBasedStateMachine):
         self.orders: list[Order] = []
         self.dropped: list[Order] = []
         self.complete: list[Order] = []
-        self.taken: Batch | None = None
+        self.taken: list[Batch] = []
         self.embedded: list[str] = []
         self.fresh: dict[int, list[int]] = {}
 
@@ -52,21 +52,28 @@ class Interleavings(RuleBasedStateMachine):
         if self.pool.add(order):
             self.complete.append(order)
 
-    @precondition(lambda self: self.taken is None)
     @rule(most=st.integers(1, 5))
     def take(self, most: int) -> None:
         batch = self.pool.take(most)
+        away = {text for other in self.taken for text in other.texts}
         assert len(batch.texts) == len(set(batch.texts)) == len(set(batch.digests)) <= most
-        assert bool(batch.texts) == bool(len(self.pool))
-        self.taken = batch
+        assert not away.intersection(batch.texts)
+        waiting = {order.chunks[row].text for order in self.orders for row in order.missing}
+        assert bool(batch.texts) == bool(waiting - away)
+        if batch.texts:
+            self.taken.append(batch)
 
-    @precondition(lambda self: self.taken is not None)
-    @rule()
-    def bring(self) -> None:
-        assert self.taken is not None
-        self.embedded += self.taken.texts
-        self.complete += self.pool.bring(self.taken, vectors_for(self.taken.texts))
-        self.taken = None
+    @precondition(lambda self: self.taken)
+    @rule(which=st.integers(0))
+    def bring(self, which: int) -> None:
+        batch = self.taken.pop(which % len(self.taken))
+        self.embedded += batch.texts
+        self.complete += self.pool.bring(batch, vectors_for(batch.texts))
+
+    @precondition(lambda self: self.taken)
+    @rule(which=st.integers(0))
+    def give_back(self, which: int) -> None:
+        self.pool.give_back(self.taken.pop(which % len(self.taken)))
 
     @precondition(lambda self: self.orders)
     @rule(data=st.data())
@@ -106,9 +113,10 @@ class Interleavings(RuleBasedStateMachine):
     def teardown(self) -> None:
         """All that is left comes to its end, in as many batches as there are texts at most."""
         for _ in range(100):
-            if self.taken is not None:
-                self.bring()
-            self.taken = self.pool.take(3) if len(self.pool) else None
+            while self.taken:
+                self.bring(0)
+            batch = self.pool.take(3)
+            self.taken = [batch] if batch.texts else []
         assert len(self.pool) == 0
         assert len(self.complete) == len({id(order) for order in self.complete})
         assert {id(order) for order in self.orders} <= {id(order) for order in self.complete}
