@@ -31,6 +31,8 @@ import traceback
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, BinaryIO, NoReturn, Self
@@ -654,12 +656,29 @@ def _held_bytes() -> int:
 
 def _load() -> None:
     """Load what every document needs before the first one comes, within the limits but not in its time."""
-    # A library asks whether torch is there, which takes it a second and 200 MB to hear; no reader has a use for it.
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _NoTorch())
     from ingest.language import detect_language
     from ingest.parse import parse  # noqa: F401
 
     detect_language("The first sentence that is read has the language model loaded, whatever it says.")
+
+
+class _NoTorch(MetaPathFinder, Loader):
+    """Makes the import of torch fail: a library only asks whether it is there, which costs a second and 200 MB.
+
+    No reader has a use for it. (``None`` in its place in ``sys.modules`` would do, did other libraries not look there.)
+    """
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
+        """Take charge of torch, and of nothing else."""
+        return ModuleSpec(fullname, self) if fullname == "torch" else None
+
+    def create_module(self, spec: ModuleSpec) -> NoReturn:
+        """Fail."""
+        raise ImportError(f"{spec.name} is not for readers of documents.")
+
+    def exec_module(self, module: object) -> None:
+        """Never be reached."""
 
 
 def _answer(request: Mapping[str, Any], limits: IngestSettings, answers: int) -> dict[str, Any]:

@@ -676,3 +676,15 @@ def test_folders_of_the_dead_are_swept_and_those_of_the_living_are_not(shared, g
     assert not dead.exists()
     assert Path(shared._child.folder).is_dir()
     assert shared.parse(good, "a.txt").elements
+
+
+def test_a_reader_has_no_torch_and_nobody_trips_over_its_absence():
+    """Its import fails, as where it is not installed; what only looks for it among the modules finds nothing there."""
+    program = (
+        "import sys\nfrom ingest.sandbox import _load\n_load()\n"
+        "assert 'torch' not in sys.modules\n"
+        "try:\n    import torch\nexcept ImportError:\n    assert 'torch' not in sys.modules\nelse:\n    sys.exit(1)\n"
+        "import thinc.compat\nassert not thinc.compat.has_torch\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
