@@ -1,6 +1,9 @@
 # make demo   a first cited answer, from nothing; see README.md
 # make test   every check that a change has to pass; make lint and make test-llm are parts of it
 # make bench DATA=folder  the numbers in README.md, on data sets in BEIR layout
+# make bench-retrieval DATA=folder  retrieval at length: intervals, the pool, many clients, and other systems beside it
+# make bench-peers  an environment for each of those systems, 7 GB; PEERS= for none of them
+# make bench-scale DATA=folder ROWS=1000000  indexes of so many passages: speed, recall, memory, freshness
 # make bench-ingest DATA=folder COUNT=20000  the same for ingest, on folder/documents and COUNT generated files
 # make soak   the fault tests at length: KILLS=1000 kills, every point of every stage; SEED=n makes its choices again
 # make format, make clean
@@ -11,7 +14,7 @@ CITEWELL := $(VENV)/bin/citewell
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint .constraints.txt
 PINS := pyproject.toml .constraints.txt
 
-.PHONY: demo test test-llm lint format bench bench-ingest soak clean
+.PHONY: demo test test-llm lint format bench bench-retrieval bench-peers bench-scale bench-ingest soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo-installed
@@ -39,6 +42,26 @@ format: $(VENV)/.test-installed
 bench: $(VENV)/.test-installed
 	$(PYTHON) -m eval.bench $(if $(DATA),--data $(DATA))
 
+PEERS ?= $(basename $(notdir $(wildcard eval/peers/*.txt)))
+PEER_FOLDER ?= .peers
+
+bench-retrieval: $(VENV)/.test-installed bench-peers
+	$(PYTHON) -m eval.bench_retrieval $(if $(DATA),--data $(DATA)) --peers $(PEER_FOLDER) \
+	  $(if $(PEERS),$(PEERS:%=--peer %),--no-peers)
+
+bench-peers: $(PEERS:%=$(PEER_FOLDER)/%/.installed)
+
+# A system that can not be installed stops nothing: the table of the benchmark has the reason from the log.
+$(PEER_FOLDER)/%/.installed: eval/peers/%.txt | $(PYTHON)
+	@echo "Installing $* into $(@D) for the comparison"
+	@$(PYTHON) -m venv $(@D)
+	@if $(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< >$(@D)/install.log 2>&1; then \
+	  touch $@; else rm $(@D)/bin/python; echo "$* could not be installed; see $(@D)/install.log" >&2; fi
+
+bench-scale: ROWS ?= 100000
+bench-scale: $(VENV)/.test-installed
+	$(PYTHON) -m eval.bench_scale $(if $(DATA),--data $(DATA)) --rows $(ROWS)
+
 # Without DATA, the documents that lie beside this folder are taken if they are there.
 bench-ingest: DOCUMENTS = $(if $(DATA),$(DATA)/documents,$(wildcard ../shared/data/documents))
 bench-ingest: $(VENV)/.test-installed
@@ -50,7 +73,7 @@ soak: $(VENV)/.test-installed
 	$(PYTHON) -m pytest tests/faults -x -s --kills $(KILLS) --seed $(SEED)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEER_FOLDER) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(PYTHON):
 	@for python in python3.13 python3.12 python3.11 python3; do \

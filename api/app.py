@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from api.guard import Doorkeeper, Envelope
+from api.guard import Doorkeeper, Envelope, Places
 from api.problems import on_citewell_error, on_http_error, on_invalid_request
 from api.routes import ask, batches, collections, documents, health, pages, search
 from rag.assembly import Citewell
@@ -61,6 +61,7 @@ def create_app(citewell: Citewell) -> FastAPI:
     )
     app.state.citewell = citewell
     app.state.stopping = threading.Event()  # set when the server is told to stop: streams without an end then end
+    app.state.answers = Places(settings.server.max_answers)
     app.add_exception_handler(CitewellError, on_citewell_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, on_http_error)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, on_invalid_request)  # type: ignore[arg-type]

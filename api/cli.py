@@ -89,6 +89,7 @@ app.command("ask", epilog=examples(
 ))(ask.ask)  # fmt: skip
 app.command("search", epilog=examples(
     'citewell search "hotel limit" --collection policies --top-k 3',
+    'citewell search "hotel limit" -c policies --filter \'{"year": {"gte": 2025}}\'',
 ))(ask.search)  # fmt: skip
 
 app.add_typer(_documents, name="documents")
@@ -143,6 +144,7 @@ app.add_typer(_eval, name="eval")
 _eval.command("retrieval", epilog=examples(
     "citewell eval retrieval --beir data/squad --json",
     "citewell eval retrieval --beir data/squad --limit 100 --run squad.trec",
+    "citewell eval retrieval --beir data/squad --ablate --run runs",
 ))(evaluate.evaluate_retrieval)  # fmt: skip
 app.command("demo", epilog=examples("citewell demo"))(demo.demo)
 

@@ -2,15 +2,18 @@
 
 `Envelope` is the outermost layer: every response leaves through it, the one for an unexpected error too.
 `Doorkeeper` refuses hosts that are not this machine, writes from foreign pages, and bodies that are too large.
+`Places` bounds how much of one kind is done at once.
 Plain ASGI, so that streams pass through untouched. Knows no resource and logs no text of questions or documents.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -23,6 +26,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import describe, problem, refusal
+from rag.errors import Busy
 
 log = structlog.get_logger(__name__)
 
@@ -143,6 +147,31 @@ class _Watched:
         if self.size > self.limit:
             raise HTTPException(413, _over(self.limit), {"Connection": "close"})
         return message
+
+
+class Places:
+    """So many places; who finds none is refused at once, before any work. For the thread of one event loop."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._seconds = 0.0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Take a place, and give it back at the end; raises `Busy` if all are taken.
+
+        The time after which to come again is that which the last ones took before one place was free.
+        """
+        if self._taken >= self._most:
+            raise Busy(retry_after=max(1, math.ceil(self._seconds / self._most)))
+        self._taken += 1
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._seconds += 0.2 * (time.monotonic() - started - self._seconds)
 
 
 def is_loopback(host: str) -> bool:

@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from rag.errors import (
     BadInput,
+    Busy,
     CitewellError,
     Conflict,
     DocumentRejected,
@@ -40,6 +41,7 @@ STATUS: Mapping[type[CitewellError], int] = {
     DocumentTooLarge: 413,
     UnsupportedDocument: 415,
     DocumentRejected: 422,
+    Busy: 429,
     CitewellError: 500,
     Misconfigured: 500,
     IndexDamaged: 500,
@@ -74,8 +76,9 @@ def refusal(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | N
 
 
 def refuse(error: CitewellError) -> Response:
-    """Return the response for an error of ours."""
-    return refusal(status_of(error), problem_of(error))
+    """Return the response for an error of ours; `Busy` says when to come again."""
+    after = error.facts.get("retry_after")
+    return refusal(status_of(error), problem_of(error), {"Retry-After": str(after)} if after else None)
 
 
 async def on_citewell_error(_: Request, error: CitewellError) -> Response:

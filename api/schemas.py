@@ -6,13 +6,12 @@ All offsets count Unicode code points from 0, half open. This module knows no ro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from rag.catalog import Accepted, Purged
 from rag.records import (
@@ -43,21 +42,7 @@ def check_text(value: str) -> str:
     return value
 
 
-def _check_scalar(value: object) -> object:
-    if isinstance(value, str):
-        return check_text(value)
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    if isinstance(value, int) and abs(value) <= MOST_EXACT:
-        return value
-    raise ValueError("must be a string, a finite number, true or false")
-
-
 Text = Annotated[str, AfterValidator(check_text)]
-Scalar = Annotated[str | int | float | bool, BeforeValidator(_check_scalar)]
-Filters = dict[Text, Scalar]
 
 
 class _Request(BaseModel):
@@ -292,18 +277,45 @@ class PurgeReply(_Reply):
 # -- search and ask ------------------------------------------------------------------------------------------------
 
 
-class _Query(_Request):
+_FILTERS = """Only passages for which this holds: an object, all of whose members must hold. A member is
+
+- a field with a value, which it must equal, or with comparisons: `eq`, `ne`, `lt`, `lte`, `gt`, `gte`, `in` (a list),
+  `prefix` (of a text) and `exists` (true or false);
+- `and` or `or` with a list of such objects, `not` with one.
+
+Fields are `collection`, `document` (the name), `document_id`, `title`, `language`, `media_type`, `pages`, `page`,
+`kind` and `ingested_at`, and every key of the documents' metadata (`metadata.kind` where it has the name of one of
+these). Only values of one type compare; text in ISO 8601 compares as a point in time, a day as its first moment, in UTC
+where no zone is given. A list has each of its values. A field that is missing or null satisfies no comparison."""
+
+
+class Query(_Request):
+    """Where to look, and how."""
+
     collections: list[Text] = Field(min_length=1, max_length=100, description="Names of the collections to look in.")
-    filters: Filters = Field(
+    filters: dict[str, Any] = Field(
         default_factory=dict,
-        max_length=50,
-        description="Only documents whose metadata have all these values, or lists that hold them. `document` and "
-        "`document_id` are the document's name and id.",
+        description=_FILTERS,
+        examples=[
+            {"year": 2026, "language": "de"},
+            {"year": {"gte": 2024, "lt": 2026}, "tags": {"in": ["hr", "it"]}},
+            {"or": [{"document": {"prefix": "2026/"}}, {"not": {"status": {"exists": True}}}]},
+        ],
     )
     top_k: StrictInt | None = Field(None, ge=1, le=1000, description="How many passages; by default the setting.")
+    parts: dict[Text, StrictBool] = Field(
+        default_factory=dict,
+        max_length=20,
+        description="Parts of retrieval to switch on or off for this request: `dense`, `lexical`, `late`, `rerank`, "
+        "`hop`. By default as in the settings.",
+        examples=[{"late": False}],
+    )
+    diversity: float = Field(0.0, ge=0, le=1, description="How much passages that say the like are kept apart.")
+    around: StrictInt = Field(0, ge=0, le=10, description="Chunks to add on either side of each passage, unranked.")
+    section: StrictBool = Field(False, description="Add the whole section of each passage, unranked.")
 
 
-class SearchRequest(_Query):
+class SearchRequest(Query):
     """Words to look for."""
 
     model_config = ConfigDict(
@@ -313,7 +325,7 @@ class SearchRequest(_Query):
     query: Text = Field(description="A question or words, in any language that the embedder knows.")
 
 
-class AskRequest(_Query):
+class AskRequest(Query):
     """A question to answer."""
 
     model_config = ConfigDict(
@@ -348,6 +360,17 @@ class CopyReply(_Reply):
         return cls.model_validate(asdict(copy))
 
 
+class NeighbourReply(_Reply):
+    """A chunk next to a passage, which was not ranked."""
+
+    chunk_id: str
+    text: str
+    start: int
+    end: int
+    page: int | None
+    section: list[str]
+
+
 class PassageReply(_Reply):
     """A passage, where it stands, and what each stage thought of it (higher is better)."""
 
@@ -367,6 +390,9 @@ class PassageReply(_Reply):
     score: float = Field(description="The score of the last stage, by which passages are ordered.", examples=[0.93])
     scores: dict[str, float] = Field(description="Score of each stage that found it.")
     also_in: list[CopyReply] = Field(description="Other documents that say the same.", default_factory=list)
+    around: list[NeighbourReply] = Field(
+        description="Chunks around it, in order, where the request asks for them.", default_factory=list
+    )
 
     @classmethod
     def of(cls, passage: Passage, collection: str) -> Self:

@@ -1,7 +1,10 @@
-"""`serve`: the application under uvicorn on this machine, with one ingest worker as a child process beside it.
+"""`serve`: the application under uvicorn on this machine, with child processes beside it.
 
-One server a data folder, held by a lock that the kernel gives back whatever happens. The worker is started again when
-it dies, and is stopped with the server. Knows no route; log lines go where the caller has sent them.
+One server a data folder, held by a lock that the kernel gives back whatever happens. One child is the ingest worker.
+The others are *siblings*: they serve the same application on the same port, so that every core answers requests; the
+kernel spreads connections over all that listen (SO_REUSEPORT, socket(7)). A sibling shares the sealed indexes, which
+are mapped files, and has a model and tails of its own. Children are started again when they die, and are stopped with
+the server. Knows no route; log lines go where the caller has sent them.
 """
 
 from __future__ import annotations
@@ -12,36 +15,35 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Self, cast
+from typing import IO, cast
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from threadpoolctl import threadpool_limits
 
 from api.app import create_app
+from api.children import Child
 from api.guard import is_loopback
-from rag.assembly import open_citewell
-from rag.errors import Conflict, Misconfigured
-from rag.settings import Settings, environment_for
+from api.logs import configure_logging
+from rag.assembly import Citewell, open_citewell
+from rag.errors import CitewellError, Conflict, Misconfigured
+from rag.settings import Settings, environment_for, read_told, tell
 
 log = structlog.get_logger(__name__)
 
 LOCK_FILE = "serve.lock"
 #: How long running requests may take to finish after the server was told to stop, in seconds.
 GRACE = 20
-#: How long the worker may take to finish the document in hand before it is killed; another takes that one up later.
-WORKER_GRACE = 30
-#: Seconds before a dead worker is started again: doubled each time, from the first to the last.
-FIRST_DELAY, LAST_DELAY = 1.0, 60.0
+#: Most processes that are chosen by the number of cores: each of them holds a model.
+MOST_PROCESSES = 4
 
 
 class _Stop(BaseException):
@@ -65,7 +67,43 @@ def serve(settings: Settings) -> int:
 
 
 def _run(settings: Settings, listener: socket.socket) -> None:
-    with open_citewell(settings) as citewell, Worker(worker_command(settings), environment_for(settings)):
+    with ExitStack() as opened:
+        told = tell(settings, port=listener.getsockname()[1])
+        siblings = [
+            opened.enter_context(Child("sibling", SIBLING, told=told)) for _ in range(process_count(settings) - 1)
+        ]
+        citewell = opened.enter_context(_opened(settings))
+        opened.enter_context(Child("worker", worker_command(settings), environment_for(settings)))
+        for sibling in siblings:
+            sibling.ready.wait()
+        _Server(citewell, lambda: _announce(_url(listener)), siblings).run(sockets=[listener])
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Citewell]:
+    """Open the whole in such a way that each search computes in the thread that it has.
+
+    Threads of a BLAS wait for each other by turning in circles, which costs the searches beside them twice the time.
+    """
+    with open_citewell(settings) as citewell:
+        threadpool_limits(limits=1, user_api="blas")
+        yield citewell
+
+
+def process_count(settings: Settings) -> int:
+    """Return how many processes serve, this one included."""
+    return settings.server.processes or min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+
+
+def worker_command(settings: Settings) -> list[str]:
+    """Return the command line of the worker beside this server."""
+    return [sys.executable, "-m", "api.cli", "worker", "--parent", str(os.getpid()), "--data", str(settings.data)]
+
+
+class _Server(uvicorn.Server):
+    """Tells when it is ready, and tells the application and its siblings when it is to stop."""
+
+    def __init__(self, citewell: Citewell, when_ready: Callable[[], None], siblings: Sequence[Child] = ()) -> None:
         config = uvicorn.Config(
             create_app(citewell),
             log_config=None,
@@ -74,15 +112,9 @@ def _run(settings: Settings, listener: socket.socket) -> None:
             ws="none",
             timeout_graceful_shutdown=GRACE,
         )
-        _Server(config, lambda: _announce(_url(listener))).run(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """Tells when it is ready, and tells the application when it is to stop."""
-
-    def __init__(self, config: uvicorn.Config, when_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._when_ready = when_ready
+        self._siblings = siblings
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -90,12 +122,52 @@ class _Server(uvicorn.Server):
             self._when_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        for sibling in self._siblings:
+            sibling.terminate()
         cast(FastAPI, self.config.app).state.stopping.set()
         super().handle_exit(sig, frame)
 
 
 def _announce(url: str) -> None:
     sys.stdout.write(f"Citewell serves at {url}\nThe REST API is described at {url}/docs\n")
+    sys.stdout.flush()
+
+
+# -- siblings ------------------------------------------------------------------------------------------------------
+
+
+#: The command line of a sibling, which is told on its standard input what to serve and where.
+SIBLING = [sys.executable, "-m", "api.serve"]
+
+
+def serve_beside() -> int:
+    """Serve what standard input tells, until SIGTERM or until it ends with the process that wrote it."""
+    settings, port = read_told(sys.stdin.buffer.readline())
+    configure_logging(settings, default="info")
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    try:
+        with (
+            _stoppable(),
+            _opened(settings) as citewell,
+            _bound(settings.server.host, port, shared=True) as listener,
+        ):
+            _Server(citewell, _say_ready).run(sockets=[listener])
+    except _Stop:
+        log.info("stopped")
+    except CitewellError as error:
+        log.error("can not serve beside the others", reason=error.message)
+        return 1
+    return 0
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 4096):  # the lock of `sys.stdin` would be held when this process ends
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _say_ready() -> None:
+    sys.stdout.write("ready\n")
     sys.stdout.flush()
 
 
@@ -183,13 +255,26 @@ def _check_host(host: str) -> None:
 @contextmanager
 def _listening(settings: Settings) -> Iterator[socket.socket]:
     """Take the port before anything heavy is loaded; raises `Conflict` or `Misconfigured` if it can not be had."""
-    host, port = settings.server.host, settings.server.port
+    with _bound(settings.server.host, settings.server.port) as listener:
+        if process_count(settings) > 1:  # only now: nobody but our own siblings shall share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.listen(2048)
+        yield listener
+
+
+@contextmanager
+def _bound(host: str, port: int, *, shared: bool = False) -> Iterator[socket.socket]:
+    """Yield a socket that has an address and does not listen yet; ``shared`` with others of this user, if they agree.
+
+    Raises `Conflict` or `Misconfigured` if it can not be had.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             listener.bind((host, port))
-            listener.listen(2048)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise Conflict(f"Port {port} is in use by another program; choose another one with --port.") from error
@@ -202,66 +287,5 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-# -- the worker ----------------------------------------------------------------------------------------------------
-
-
-def worker_command(settings: Settings) -> list[str]:
-    """Return the command line of the worker beside this server."""
-    return [sys.executable, "-m", "api.cli", "worker", "--parent", str(os.getpid()), "--data", str(settings.data)]
-
-
-@dataclass
-class Worker:
-    """A child process that is started again when it ends by itself, and is stopped on leaving the ``with`` block."""
-
-    command: list[str]
-    environment: Mapping[str, str]
-    _process: subprocess.Popen[bytes] | None = None
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _thread: threading.Thread | None = None
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._watch, name="worker", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._stop.set()
-            process = self._process
-        if process is not None:
-            process.terminate()
-            try:
-                process.wait(WORKER_GRACE)
-            except subprocess.TimeoutExpired:
-                log.warning("worker did not stop and is killed; its document is taken up at the next start")
-                process.kill()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _watch(self) -> None:
-        """Start the worker, wait for its end, and start it again, later each time that it did not live long."""
-        delay = FIRST_DELAY
-        while (process := self._start()) is not None:
-            started = time.monotonic()
-            status = process.wait()
-            if self._stop.is_set():
-                return
-            delay = FIRST_DELAY if time.monotonic() - started > LAST_DELAY else delay
-            log.error("worker ended, it is started again", status=status, seconds=delay)
-            self._stop.wait(delay)
-            delay = min(2 * delay, LAST_DELAY)
-
-    def _start(self) -> subprocess.Popen[bytes] | None:
-        with self._lock:
-            if self._stop.is_set():
-                return None
-            self._process = subprocess.Popen(
-                self.command,
-                env=dict(self.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # standard output is for the two lines that say where the server is
-                process_group=0,  # Ctrl-C in a terminal is for the server, which then stops the worker
-            )
-            return self._process
+if __name__ == "__main__":
+    sys.exit(serve_beside())

@@ -24,6 +24,8 @@ from rag.records import Block, Chunk, Collection, Kind, ParsedDocument, Stage, S
 #: Told how many of how many passages are embedded.
 Progress = Callable[[int, int], None]
 BATCH = 256
+#: Part of the name of a loaded corpus: what is kept of a passage, so that one that was loaded with less is not used.
+CODED = "words"
 #: Seconds without a sign of life after which a load counts as dead.
 LEASE = 60.0
 
@@ -45,7 +47,7 @@ def read_questions(folder: Path) -> list[Question]:
         if len(fields) != 3 or not fields[2].lstrip("-").isdigit():
             raise BadInput(f"{folder / 'qrels.tsv'} has a line that is not query-id, corpus-id, score: {line[:80]!r}.")
         judged.setdefault(fields[0], {})[fields[1]] = int(fields[2])
-    rows = _rows(folder, "queries")
+    rows = read_rows(folder, "queries")
     found = [Question(str(row["_id"]), str(row["text"]), judged.get(str(row["_id"]), {})) for row in rows]
     return [question for question in found if any(grade > 0 for grade in question.relevant.values())]
 
@@ -59,7 +61,7 @@ def load_corpus(citewell: Citewell, folder: Path, progress: Progress | None = No
     file = _file(folder, "corpus")
     with file.open("rb") as stream, citewell.store.originals.arriving():
         original = citewell.store.originals.store(blocks_of(stream), file.stat().st_size)
-        collection = catalog.ensure_collection(f"eval-{original.sha256[:12]}")
+        collection = catalog.ensure_collection(f"eval-{original.sha256[:12]}-{CODED}")
         upload = catalog.open_batch(collection.id)
         version, _ = catalog.accept(collection.id, "corpus", original.sha256, original.size, batch=upload)
     owner = f"eval-{secrets.token_hex(4)}"
@@ -67,20 +69,24 @@ def load_corpus(citewell: Citewell, folder: Path, progress: Progress | None = No
         if catalog.version(version.id).state is not State.READY:
             raise Conflict("Another evaluation is loading this corpus; wait until it is done, or a minute if it died.")
         return catalog.collection(collection.name)
-    rows = [(str(r["_id"]), str(r.get("title") or ""), str(r.get("text") or "")) for r in _rows(folder, "corpus")]
+    rows = [(str(r["_id"]), str(r.get("title") or ""), str(r.get("text") or "")) for r in read_rows(folder, "corpus")]
     rows = [(i, title if body.strip() else "", body if body.strip() else title) for i, title, body in rows]
     blocks = [Block(Kind.TEXT, body, None, (i, title)) for i, title, body in rows]
     parsed = ParsedDocument.from_blocks(blocks, "application/jsonl")
     chunks = [Chunk(e.text, e.section[1], e.start, e.end, e.kind, None, e.section[:1], 0) for e in parsed.elements]
     vectors = np.zeros((len(chunks), embedder.dimension), dtype=np.float32)
+    codes = [np.zeros((0, 0), dtype=np.uint8)] * len(chunks)
     order = sorted(range(len(chunks)), key=lambda i: len(chunks[i].indexed_text))
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
-        vectors[batch] = embedder.encode([chunks[i].indexed_text for i in batch]).vectors
+        encoding = embedder.encode([chunks[i].indexed_text for i in batch], codes=True)
+        vectors[batch] = encoding.vectors
+        for i, code in zip(batch, encoding.codes, strict=True):
+            codes[i] = code
         catalog.heartbeat(owner, LEASE, {version.id: (Stage.EMBED, start / len(order))})
         if progress:
             progress(min(start + BATCH, len(order)), len(order))
-    catalog.commit(version.id, owner, parsed, chunks, vectors, embedder.fingerprint)
+    catalog.commit(version.id, owner, parsed, chunks, vectors, embedder.fingerprint, codes=codes)
     collection = catalog.collection(collection.name)
     indexes = citewell.indexes_of(collection)
     indexes.dense.seal()
@@ -101,7 +107,8 @@ def _lines(file: Path) -> list[str]:
     return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def _rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+def read_rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of ``corpus`` or ``queries``, plain or compressed; raises `BadInput`."""
     file = _file(folder, name)
     opener = gzip.open if file.suffix == ".gz" else open
     try:

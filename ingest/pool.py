@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from rag.protocols import Vectors
+from rag.protocols import Codes, Encoding, Vectors
 from rag.records import Chunk
 
 #: A batch is chosen from so many times as many texts.
@@ -26,25 +26,30 @@ RECENT = 4096
 
 @dataclass(eq=False)
 class Order:
-    """The chunks of one document and their vectors (n, dimension), of which rows ``missing`` are still to come."""
+    """The chunks of one document with their vectors (n, dimension) and codes; rows ``missing`` are still to come."""
 
     chunks: Sequence[Chunk]
     vectors: Vectors
+    codes: list[Codes]
     missing: list[int]
     #: Rows that came since they were last taken by `take_fresh`.
     fresh: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, chunks: Sequence[Chunk], known: Mapping[str, Vectors], dimension: int) -> Order:
-        """Order what is not in ``known``, vectors by digest."""
-        vectors = np.zeros((len(chunks), dimension), dtype=np.float32)
-        missing = []
+    def of(cls, chunks: Sequence[Chunk], known: Mapping[str, tuple[Vectors, Codes]], dimension: int) -> Order:
+        """Order what is not in ``known``, vectors and codes by digest."""
+        none = np.zeros((0, -(-dimension // 8)), dtype=np.uint8)
+        order = cls(chunks, np.zeros((len(chunks), dimension), dtype=np.float32), [none] * len(chunks), [])
         for row, chunk in enumerate(chunks):
-            if (vector := known.get(chunk.digest)) is not None:
-                vectors[row] = vector
+            if chunk.digest in known:
+                order.fill(row, known[chunk.digest])
             else:
-                missing.append(row)
-        return cls(chunks, vectors, missing)
+                order.missing.append(row)
+        return order
+
+    def fill(self, row: int, embedded: tuple[Vectors, Codes]) -> None:
+        """Put in what came for a row; it counts as missing until it is taken off that list."""
+        self.vectors[row], self.codes[row] = embedded
 
     def take_fresh(self) -> list[int]:
         """Return the rows that came since the last call."""
@@ -90,7 +95,7 @@ class Pool:
     def __init__(self) -> None:
         self._orders: list[Order] = []
         self._taken: set[str] = set()
-        self._recent: OrderedDict[str, Vectors] = OrderedDict()
+        self._recent: OrderedDict[str, tuple[Vectors, Codes]] = OrderedDict()
         self._oldest_first = True
         self._lock = threading.Lock()
 
@@ -127,14 +132,15 @@ class Pool:
         texts = tuple(places[0][0].chunks[places[0][1]].indexed_text for places in chosen.values())
         return Batch(texts, tuple(chosen), tuple(map(tuple, chosen.values())))
 
-    def bring(self, batch: Batch, vectors: Vectors) -> list[Order]:
-        """Hand out the vectors (n, dimension) of a batch; return the orders that are complete now, taken out."""
+    def bring(self, batch: Batch, encoding: Encoding) -> list[Order]:
+        """Hand out the vectors and codes of a batch; return the orders that are complete now, taken out."""
         with self._lock:
             self._taken.difference_update(batch.digests)
-            for digest, places, vector in zip(batch.digests, batch.places, vectors, strict=True):
-                self._recent[digest] = vector
+            embedded = zip(batch.digests, batch.places, encoding.vectors, encoding.codes, strict=True)
+            for digest, places, vector, codes in embedded:
+                self._recent[digest] = vector, codes
                 for order, row in places:
-                    order.vectors[row] = vector
+                    order.fill(row, self._recent[digest])
                     order.fresh.append(row)
             brought: dict[int, set[int]] = {}
             for order, row in (place for places in batch.places for place in places):
@@ -158,7 +164,7 @@ class Pool:
         """Give an order the vectors of those of its texts that were embedded a moment ago."""
         known = [row for row in order.missing if order.digests[row] in self._recent]
         for row in known:
-            order.vectors[row] = self._recent[order.digests[row]]
+            order.fill(row, self._recent[order.digests[row]])
         if known:
             order.missing = [row for row in order.missing if order.digests[row] not in self._recent]
 

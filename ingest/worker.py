@@ -37,7 +37,7 @@ from rag.assembly import Citewell
 from rag.catalog import Accepted, Retry
 from rag.errors import CitewellError, NotFound, Unavailable
 from rag.originals import Incoming, Original, blocks_of
-from rag.protocols import Vectors
+from rag.protocols import Encoding
 from rag.records import Collection, ParsedDocument, Stage, Version, digest
 from rag.retrieval import Clock
 from rag.settings import IngestSettings
@@ -286,7 +286,7 @@ class _Shift:
     def _embed_all(self) -> None:
         """Keep the embedder busy: while it has one batch, the next is made ready and the last is handed out."""
         with ThreadPoolExecutor(IN_FLIGHT, "embed") as embedders:
-            flying: deque[tuple[Batch, Future[Vectors]]] = deque()
+            flying: deque[tuple[Batch, Future[Encoding]]] = deque()
             since, busy = time.perf_counter(), False
             while True:
                 while not self._over() and len(flying) < IN_FLIGHT and (batch := self._pool.take(self._size)).texts:
@@ -485,20 +485,20 @@ class _Shift:
         if complete:
             self._submit(job)
 
-    def _encoded(self, batch: Batch) -> Vectors:
+    def _encoded(self, batch: Batch) -> Encoding:
         with self._leases.step("embed"):
-            return self._citewell.embedder.encode(batch.texts).vectors
+            return self._citewell.embedder.encode(batch.texts, codes=True)
 
-    def _land(self, batch: Batch, encoded: Future[Vectors]) -> None:
+    def _land(self, batch: Batch, encoded: Future[Encoding]) -> None:
         """Wait for the vectors of a batch and hand them out."""
         try:
-            vectors = encoded.result()
+            encoding = encoded.result()
         except CitewellError:
             raise
         except Exception:  # noqa: BLE001 -- one of the documents may be at fault: the others shall not suffer
             self._embed_apart(batch)
         else:
-            self._brought(self._pool.bring(batch, vectors))
+            self._brought(self._pool.bring(batch, encoding))
 
     def _embed_apart(self, batch: Batch) -> None:
         """Embed what a batch holds of each document by itself, so that what goes wrong is one document's."""
@@ -531,9 +531,10 @@ class _Shift:
         if not rows or job.lease.lost:
             return
         pieces = [job.order.chunks[row] for row in rows]
-        collection, embedder = job.version.collection_id, self._citewell.embedder.fingerprint
+        codes = [job.order.codes[row] for row in rows]
+        into = job.version.collection_id, self._citewell.embedder.fingerprint
         with self._worker.clock.stage("keep"):
-            self._guarded(lambda: self._catalog.keep_vectors(collection, embedder, pieces, job.order.vectors[rows]))
+            self._guarded(lambda: self._catalog.keep_vectors(*into, pieces, job.order.vectors[rows], codes))
 
     def _submit(self, job: Job) -> None:
         self._committer.submit(self._guarded, lambda: self._commit(job))
@@ -551,7 +552,7 @@ class _Shift:
                     raise LeaseLost(version.id)  # what was inside was purged this very moment: it is read again
                 committed = self._catalog.commit(
                     version.id, self._worker.owner, job.parsed, job.order.chunks, job.order.vectors, embedder,
-                    most_members=self._limits.archive_members,
+                    codes=job.order.codes, most_members=self._limits.archive_members,
                 )  # fmt: skip
             if committed and not self._done:  # nobody wants to see what the catalog has made of it
                 log.info("document done", **_facts(version), state="ready", passages=len(job.order.chunks))

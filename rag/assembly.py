@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 
+from rag.batching import BatchingEmbedder
 from rag.catalog import Purged
 from rag.dense import DenseIndex
 from rag.grounding import LexicalJudge
 from rag.lexical import LexicalIndex
 from rag.pipeline import Pipeline
 from rag.plan import Filters, make_plan
-from rag.protocols import Embedder, Generator, Judge
+from rag.protocols import Embedder, Generator, Judge, Reranker
 from rag.reader import Reader
 from rag.records import Answer, Collection, Plan, Ranking
 from rag.retrieval import Indexes, Retriever
+from rag.searches import Searches
 from rag.settings import Settings
 from rag.store import Store, open_store
 
@@ -37,18 +39,23 @@ class Citewell:
     embedder: Embedder
     generator: Generator
     judge: Judge
+    open_indexes: Callable[[Collection], Indexes]
+    reranker: Reranker | None = None
     retriever: Retriever = field(init=False)
+    searches: Searches = field(init=False)
     pipeline: Pipeline = field(init=False)
     _indexes: dict[str, Indexes] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         settings = self.store.settings
-        self.retriever = Retriever(self.store.catalog, self.embedder, self.indexes_of, settings.retrieval.dense_weight)
+        embedder = BatchingEmbedder(self.embedder)
+        self.retriever = Retriever(self.store.catalog, embedder, self.indexes_of, settings.retrieval, self.reranker)
+        self.searches = Searches(self.retriever, embedder, settings.server)
         falls_back = settings.generator.fall_back and not isinstance(self.generator, Reader)
         self.pipeline = Pipeline(
             catalog=self.store.catalog,
-            retriever=self.retriever,
+            searches=self.searches,
             generator=self.generator,
             fall_back=Reader(self.embedder) if falls_back else None,
             judge=self.judge,
@@ -62,23 +69,33 @@ class Citewell:
             if collection.id not in self._indexes:
                 there = {found.id for found in self.store.catalog.list_collections(counted=False)}
                 self._indexes = {key: indexes for key, indexes in self._indexes.items() if key in there}
-                catalog, folder, settings = self.store.catalog, self.store.index_folder, self.store.settings.index
-                fingerprint, dimension = self.embedder.fingerprint, self.embedder.dimension
-                self._indexes[collection.id] = Indexes(
-                    DenseIndex(catalog, collection.id, fingerprint, dimension, folder, settings),
-                    LexicalIndex(catalog, collection.id, folder, settings),
-                )
+                self._indexes[collection.id] = self.open_indexes(collection)
             return self._indexes[collection.id]
 
     def plan(
-        self, question: str, collections: Sequence[str], filters: Filters | None = None, top_k: int | None = None
+        self,
+        question: str,
+        collections: Sequence[str],
+        filters: Filters | None = None,
+        top_k: int | None = None,
+        *,
+        parts: Mapping[str, bool] | None = None,
+        diversity: float = 0.0,
+        around: int = 0,
+        section: bool = False,
     ) -> Plan:
-        """Return the plan for a question in the collections of these names; raises `BadInput` or `NotFound`."""
+        """Return the plan for a question in the collections of these names, see `rag.plan.make_plan`.
+
+        Raises `BadInput` or `NotFound`.
+        """
         found = [self.store.catalog.collection(name, counted=False) for name in dict.fromkeys(collections)]
-        return make_plan(question, found, self.store.settings, filters=filters, top_k=top_k)
+        return make_plan(
+            question, found, self.store.settings, filters=filters, top_k=top_k, parts=parts,
+            diversity=diversity, around=around, section=section,
+        )  # fmt: skip
 
     def search(self, plan: Plan) -> Ranking:
-        """Return the best passages for a plan."""
+        """Return the best passages for a plan; a server asks ``searches``, which does the same for many at once."""
         return self.retriever.retrieve(plan)
 
     def purge(self, collection: Collection, document_ids: Sequence[str] | None = None) -> Purged:
@@ -121,13 +138,27 @@ def open_citewell(
     embedder: Embedder | None = None,
     generator: Generator | None = None,
     judge: Judge | None = None,
+    reranker: Reranker | None = None,
 ) -> Iterator[Citewell]:
     """Open everything that the settings choose; parts given here take the place of the chosen ones.
 
     Raises `Misconfigured` with the cure if a part is not installed or a setting is wrong.
     """
-    with open_store(settings) as store, _opened_embedder(settings, embedder) as chosen:
-        yield Citewell(store, chosen, generator or _open_generator(settings, chosen), judge or LexicalJudge())
+    with (
+        open_store(settings) as store,
+        _opened_embedder(settings, embedder) as chosen,
+        _opened_engine(store, chosen) as open_indexes,
+    ):
+        opened = Citewell(
+            store,
+            chosen,
+            generator or _open_generator(settings, chosen),
+            judge or LexicalJudge(),
+            open_indexes,
+            reranker or _open_reranker(settings),
+        )
+        with closing(opened.searches):
+            yield opened
 
 
 @contextmanager
@@ -142,6 +173,35 @@ def _opened_embedder(settings: Settings, given: Embedder | None) -> Iterator[Emb
         yield opened
     finally:
         opened.close()
+
+
+@contextmanager
+def _opened_engine(store: Store, embedder: Embedder) -> Iterator[Callable[[Collection], Indexes]]:
+    """Yield what opens the indexes of a collection, in files of the data folder or in Milvus."""
+    catalog, folder, settings = store.catalog, store.index_folder, store.settings.index
+    fingerprint, dimension = embedder.fingerprint, embedder.dimension
+    if settings.engine == "faiss":
+        yield lambda collection: Indexes(
+            DenseIndex(catalog, collection.id, fingerprint, dimension, folder, settings),
+            LexicalIndex(catalog, collection.id, folder, settings),
+        )
+        return
+    from rag.milvus import Milvus
+    from rag.milvus_indexes import MilvusDense, MilvusLexical
+
+    with closing(Milvus(settings)) as milvus:
+        yield lambda collection: Indexes(
+            MilvusDense(catalog, collection.id, fingerprint, dimension, folder, settings, milvus),
+            MilvusLexical(catalog, collection.id, folder, settings, milvus),
+        )
+
+
+def _open_reranker(settings: Settings) -> Reranker | None:
+    if not settings.retrieval.reranker:
+        return None
+    from rag.cross_encoder import CrossEncoder
+
+    return CrossEncoder(settings.retrieval.reranker, settings.embedder)
 
 
 def _open_generator(settings: Settings, embedder: Embedder) -> Generator:

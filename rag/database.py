@@ -21,9 +21,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rag.errors import BadInput, Misconfigured, Unavailable
+from rag.filters import instant
 
 #: The newest migration that this code knows (the file of this name in ``rag/migrations/versions``).
-SCHEMA = "0002"
+SCHEMA = "0003"
 
 #: The number of the lock under which one process migrates a PostgreSQL database.
 MIGRATION_LOCK = 0x63697465
@@ -286,8 +287,12 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
         for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+        connection.create_function("instant", 1, instant, deterministic=True)  # for filters on dates
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        write = connection.get_execution_options().get("write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        if connection.get_execution_options().get("write", False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:  # by the shortest way: it can not fail, and a search reads a dozen times
+            driver: Any = connection.connection.driver_connection
+            driver.execute("BEGIN")

@@ -21,13 +21,16 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rag.errors import Misconfigured
-from rag.protocols import Encoding, Role, TokenVectors, Vectors
+from rag.late import SAMPLE, shares, word_groups
+from rag.protocols import Codes, Encoding, Role, TokenVectors, Vectors
 from rag.quiet import silence_dependencies
 from rag.settings import EmbedderSettings
 from rag.tokens import counter_of, open_counter, open_tokenizer
@@ -37,6 +40,11 @@ BUILT_IN = "all-MiniLM-L6-v2"
 PASS_TOKENS = 2048
 #: The same on a GPU, which wants more to do at once.
 GPU_PASS_TOKENS = 32_768
+
+
+#: The number of the word of each token of a text, see `rag.late.word_groups`.
+Groups = npt.NDArray[np.int64]
+_NO_GROUPS: Groups = np.zeros(0, dtype=np.int64)
 
 
 def open_embedder(settings: EmbedderSettings, cache: Path) -> OpenVINOEmbedder | TorchEmbedder:
@@ -100,9 +108,9 @@ class OpenVINOEmbedder:
         self.counter = counter_of(folder / "tokenizer.json")
         self._count = open_counter(self.counter)
         self._tokenizer = open_tokenizer(folder / "tokenizer.json", self.window)
-        model = cache / "models" / f"{self.fingerprint}-v1.onnx"
+        model = cache / "models" / f"{self.fingerprint}-v3.onnx"
         if not model.is_file():
-            _export_onnx(folder, model)
+            _export_onnx(folder, model, self._tokenizer)
         self._cores = threads or len(os.sched_getaffinity(0))
         self.batch = 32 * max(2, self._cores)
         self._pool = ThreadPoolExecutor(self._cores, thread_name_prefix="embedder")
@@ -116,28 +124,35 @@ class OpenVINOEmbedder:
         self.engine = f"openvino {precision}"
         self._idle: list[Any] = []  # requests that nobody uses; taking and putting back are atomic
 
-    def encode(self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False) -> Encoding:
+    def encode(
+        self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False, codes: bool = False
+    ) -> Encoding:
         """See `rag.protocols.Embedder`. The model has no prompts, so ``role`` changes nothing."""
         del role
         encoded = self._tokenizer.encode_batch(list(texts))
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         found: list[TokenVectors | None] = [None] * len(texts)
+        packed: list[Codes | None] = [None] * len(texts)
 
         def run(batch: list[int]) -> None:
             rows = [encoded[i] for i in batch]
-            with self._inferred(rows) as request:
+            groups = [_groups(texts[i], encoded[i]) for i in batch] if codes else [_NO_GROUPS] * len(batch)
+            with self._inferred(rows, groups) as request:
                 vectors[batch] = request.get_tensor("vector").data
-                if tokens:
-                    states = request.get_tensor("tokens").data
-                    for row, position in enumerate(batch):
-                        found[position] = _token_vectors(states[row], rows[row])
+                for row, position in enumerate(batch):
+                    if tokens:
+                        found[position] = _token_vectors(request.get_tensor("tokens").data[row], rows[row])
+                    if codes:
+                        packed[position] = _own(request.get_tensor("codes").data[row], groups[row])
 
         batches = list(pack_by_tokens([len(e.ids) for e in encoded], PASS_TOKENS))
         if len(batches) == 1:
             run(batches[0])
         else:
             list(self._pool.map(run, batches))
-        return Encoding(_unit(vectors), tuple(f for f in found if f is not None))
+        return Encoding(
+            _unit(vectors), tuple(f for f in found if f is not None), tuple(c for c in packed if c is not None)
+        )
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._count(texts)
@@ -149,7 +164,7 @@ class OpenVINOEmbedder:
         del self._model
 
     @contextmanager
-    def _inferred(self, rows: Sequence[Any]) -> Iterator[Any]:
+    def _inferred(self, rows: Sequence[Any], groups: Sequence[Groups]) -> Iterator[Any]:
         """Run one padded batch and yield the request that holds its results; nobody else has it meanwhile."""
         width = max(len(row.ids) for row in rows)
         ids = np.zeros((len(rows), width), dtype=np.int64)
@@ -161,7 +176,8 @@ class OpenVINOEmbedder:
             request = self._idle.pop()
         except IndexError:
             request = self._model.create_infer_request()
-        request.infer({"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)})
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        request.infer({**inputs, "shares": shares(groups, width)})
         yield request
         self._idle.append(request)
 
@@ -193,6 +209,8 @@ class TorchEmbedder:
         empty, prompt = self._count(["", self._prompt("passage")[1]])
         self.window = limit - (prompt - empty)
         self._reading = threading.Lock()
+        self._averaging = threading.Lock()
+        self._mean: Vectors | None = None
         devices = _devices(settings.device)
         replicas = [_Replica(self._model, device) for device in devices]
         self._idle: queue.SimpleQueue[_Replica] = queue.SimpleQueue()
@@ -205,7 +223,9 @@ class TorchEmbedder:
         self.batch = 4 * self._replicas * GPU_PASS_TOKENS // min(limit, 512) if replicas[0].on_gpu else 64
         self.engine = f"torch {replicas[0].precision} {','.join(devices)}"
 
-    def encode(self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False) -> Encoding:
+    def encode(
+        self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False, codes: bool = False
+    ) -> Encoding:
         """See `rag.protocols.Embedder`; a model's own prompts for queries and documents are used."""
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         if not texts:
@@ -217,19 +237,31 @@ class TorchEmbedder:
         lengths: list[int] = mask.sum(dim=1).tolist()
         budget = min(self._pass_tokens, -(-sum(lengths) // self._replicas))
         batches = list(pack_by_tokens(lengths, max(budget, *lengths)))
-        jobs = [(_rows(features, batch), task, tokens) for batch in batches]
+        read = self._tokenizer.encode_batch([prompt + text for text in texts]) if tokens or codes else []
+        mean = self._mean_token() if codes else None
+        jobs = []
+        for batch in batches:
+            groups = [_groups(texts[i], read[i], len(prompt)) for i in batch] if codes else []
+            jobs.append((_rows(features, batch), _Wish(task, tokens, mean, groups)))
         states: list[Vectors | None] = [None] * len(texts)
-        for batch, (found, found_states) in zip(batches, self._pool.map(self._forward, jobs), strict=True):
-            vectors[batch] = found[:, : self.dimension]
-            for position, row in zip(batch, found_states, strict=False):
+        packed: list[Codes | None] = [None] * len(texts)
+        for batch, found in zip(batches, self._pool.map(self._forward, jobs), strict=True):
+            vectors[batch] = found.vectors[:, : self.dimension]
+            for position, row in zip(batch, found.states, strict=False):
                 states[position] = row
-        if not tokens:
-            return Encoding(_unit(vectors))
-        read = self._tokenizer.encode_batch([prompt + text for text in texts])
-        kept = (row for row in states if row is not None)
-        return Encoding(
-            _unit(vectors), tuple(_token_vectors(s, r, len(prompt)) for s, r in zip(kept, read, strict=True))
+            for position, code in zip(batch, found.codes, strict=False):
+                packed[position] = code
+        own = tuple(
+            _token_vectors(row, r, len(prompt)) for row, r in zip(states, read, strict=False) if row is not None
         )
+        return Encoding(_unit(vectors), own, tuple(code for code in packed if code is not None))
+
+    def _mean_token(self) -> Vectors:
+        """Return the mean token (dimension,) of this embedder, see `rag.late`."""
+        with self._averaging:
+            if self._mean is None:
+                self._mean = np.concatenate([t.vectors for t in self.encode(SAMPLE, tokens=True).tokens]).mean(axis=0)
+            return self._mean
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._count(texts)
@@ -246,13 +278,32 @@ class TorchEmbedder:
         name = next((name for name in names if name in prompts), self._model.default_prompt_name)
         return task, (prompts.get(name) or "") if name else ""
 
-    def _forward(self, job: tuple[dict[str, Any], str, bool]) -> tuple[Vectors, list[Vectors]]:
+    def _forward(self, job: tuple[dict[str, Any], _Wish]) -> _Passed:
         """Run one batch on a replica that nobody uses."""
         replica = self._idle.get()
         try:
             return replica.forward(*job)
         finally:
             self._idle.put(replica)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is wanted of a forward pass: codes where there is a ``mean`` token, of the words in ``groups`` by row."""
+
+    task: str
+    tokens: bool
+    mean: Vectors | None
+    groups: Sequence[Groups]
+
+
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """What a forward pass gave of each row: ``vectors`` (rows, d); token states and codes where they were wanted."""
+
+    vectors: Vectors
+    states: list[Vectors]
+    codes: list[Codes]
 
 
 class _Replica:
@@ -272,19 +323,22 @@ class _Replica:
             raise Misconfigured(f"embedder.device names {device!r}, which can not be used: {error}") from error
         self.precision = str(dtype).removeprefix("torch.")
 
-    def forward(self, features: dict[str, Any], task: str, tokens: bool) -> tuple[Vectors, list[Vectors]]:
-        """Return the vectors of a batch and, if asked for, the states of each row's own tokens."""
+    def forward(self, features: dict[str, Any], wish: _Wish) -> _Passed:
+        """Return the vectors of a batch and, as far as wished, the states of each row's own tokens and their codes."""
         import torch
 
         mask = features["attention_mask"].bool()
         with torch.inference_mode():
             moved = {name: self._moved(value) for name, value in features.items()}
-            found = self._model(moved, task=task)
+            found = self._model(moved, task=wish.task)
             vectors: Vectors = found["sentence_embedding"].float().cpu().numpy()
-            if not tokens:
-                return vectors, []
-            states = found["token_embeddings"].float().cpu()
-        return vectors, [row[own].numpy() for row, own in zip(states, mask, strict=True)]
+            states, codes = [], []
+            if wish.tokens:
+                rows = found["token_embeddings"].float().cpu()
+                states = [row[own].numpy() for row, own in zip(rows, mask, strict=True)]
+            if wish.mean is not None:
+                codes = _row_codes(mask.numpy(), found["token_embeddings"], wish)
+        return _Passed(vectors, states, codes)
 
     def _moved(self, value: Any) -> Any:
         if not hasattr(value, "to"):
@@ -354,6 +408,47 @@ def _tokenizer_file(tokenizer: Any, folder: Path, cache: Path) -> Path:
     return file
 
 
+def _groups(text: str, row: Any, skipped: int = 0) -> Groups:
+    """Return the number of the word of each token of a row, -1 for those of no code; see `rag.late.word_groups`."""
+    spans = np.array(row.offsets, dtype=np.int32).reshape(-1, 2)
+    own = (np.array(row.special_tokens_mask) == 0) & (spans[:, 1] > skipped)
+    groups = np.full(len(spans), -1, dtype=np.int64)
+    groups[own] = word_groups(text, np.maximum(spans[own] - skipped, 0))
+    return groups
+
+
+def _own(codes: Codes, groups: Groups) -> Codes:
+    """Return a copy of those of a padded row's codes that are its own."""
+    return codes[: int(groups.max(initial=-1)) + 1].copy()
+
+
+def _row_codes(mask: Any, states: Any, wish: _Wish) -> list[Codes]:
+    """Return the codes of each row of ``states`` (b, s, d), made on their device; ``mask`` (b, s) leaves out pads."""
+    import torch
+
+    placed = []
+    for row, groups in zip(mask, wish.groups, strict=True):
+        there = np.full(len(row), -1, dtype=np.int64)
+        there[np.flatnonzero(row)] = groups
+        placed.append(there)
+    parts = torch.from_numpy(shares(placed, states.shape[1])).to(states.device, states.dtype)
+    packed = _packed(states, parts, torch.from_numpy(wish.mean).to(states.device)).cpu().numpy()
+    return [_own(codes, groups) for codes, groups in zip(packed, wish.groups, strict=True)]
+
+
+def _packed(states: Any, parts: Any, mean: Any) -> Any:
+    """Return the codes (b, c, d / 8) of token states (b, s, d) by the shares (b, c, s) that tokens have in them.
+
+    Plain tensor operations, which a GPU runs and an ONNX file can hold; `rag.late.codes_of` is the twin.
+    """
+    import torch
+
+    merged = torch.bmm(parts, torch.nn.functional.normalize(states, dim=-1)).to(mean.dtype)
+    batch, codes, dimension = merged.shape
+    bits = (merged > mean).to(mean.dtype).reshape(batch, codes, dimension // 8, 8)
+    return (bits * torch.tensor([128.0, 64, 32, 16, 8, 4, 2, 1], device=states.device)).sum(-1).to(torch.uint8)
+
+
 def _token_vectors(states: Vectors, row: Any, skipped: int = 0) -> TokenVectors:
     """Join the states of a row's tokens with their places, but for special tokens and ``skipped`` characters."""
     spans = np.array(row.offsets, dtype=np.int32).reshape(-1, 2)
@@ -404,8 +499,12 @@ def _import_openvino() -> Any:
     return openvino
 
 
-def _export_onnx(folder: Path, target: Path) -> None:
-    """Write the model in ``folder`` as an ONNX file with two outputs: ``vector`` (b, d) and ``tokens`` (b, s, d)."""
+def _export_onnx(folder: Path, target: Path, tokenizer: Any) -> None:
+    """Write the model in ``folder`` as an ONNX file with three outputs, see `rag.protocols.Encoding`.
+
+    ``vector`` (b, d), ``tokens`` (b, s, d), and ``codes`` (b, c, d / 8) by the input ``shares`` (b, c, s), with the
+    mean token of this model inside.
+    """
     import torch
     from transformers import AutoModel
     from transformers.utils.logging import disable_progress_bar
@@ -416,29 +515,36 @@ def _export_onnx(folder: Path, target: Path) -> None:
     except ImportError as error:
         raise Misconfigured("Converting the built-in model needs onnx; run `pip install citewell[cpu]`.") from error
     encoder = AutoModel.from_pretrained(folder, attn_implementation="eager", local_files_only=True).eval()
+    with torch.inference_mode():
+        rows = [torch.tensor([row.ids]) for row in tokenizer.encode_batch(list(SAMPLE))]
+        sample = torch.cat([encoder(input_ids=ids).last_hidden_state[0, 1:-1] for ids in rows])
+        mean = torch.nn.functional.normalize(sample, dim=-1).mean(0).clone()
 
     class MeanPooled(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
         def __init__(self) -> None:
             super().__init__()
             self.encoder = encoder
 
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> tuple[Any, Any]:
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any, parts: Any) -> tuple[Any, Any, Any]:
             states = self.encoder(
                 input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
             ).last_hidden_state
             mask = attention_mask.unsqueeze(-1).to(states.dtype)
-            return (states * mask).sum(1) / mask.sum(1).clamp(min=1e-9), states
+            pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+            return pooled, states, _packed(states, parts, mean)
 
     names = ["input_ids", "attention_mask", "token_type_ids"]
-    axes = {name: {0: "batch", 1: "length"} for name in [*names, "tokens"]} | {"vector": {0: "batch"}}
-    ids = torch.ones(2, 8, dtype=torch.long)
+    axes = {name: {0: "batch", 1: "length"} for name in [*names, "tokens"]}
+    axes |= {"vector": {0: "batch"}, "codes": {0: "batch", 1: "codes"}}
+    axes["shares"] = {0: "batch", 1: "codes", 2: "length"}
+    ids, parts = torch.ones(2, 8, dtype=torch.long), torch.ones(2, 3, 8)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch, warnings.catch_warnings():
         # The exporter warns of its own age and of constants that are constant here.
         warnings.simplefilter("ignore")
         file = Path(scratch) / "model.onnx"
         torch.onnx.export(
-            MeanPooled(), (ids, ids, torch.zeros_like(ids)), str(file), opset_version=17, dynamo=False,
-            input_names=names, output_names=["vector", "tokens"], dynamic_axes=axes,
+            MeanPooled(), (ids, ids, torch.zeros_like(ids), parts), str(file), opset_version=17, dynamo=False,
+            input_names=[*names, "shares"], output_names=["vector", "tokens", "codes"], dynamic_axes=axes,
         )  # fmt: skip
         file.replace(target)

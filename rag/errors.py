@@ -52,6 +52,12 @@ class Unavailable(CitewellError):
     transient = True
 
 
+class Busy(Unavailable):
+    """As much is being asked as can be answered; try again in a moment."""
+
+    code = "busy"
+
+
 class GeneratorFailed(Unavailable):
     """The generator is down, too slow, or answered something that is not a completion."""
 

@@ -6,7 +6,9 @@
 A *sealed part* is a folder that was written beside the others, flushed, renamed and only then named in the catalog.
 It holds the rows that were live when it was made, up to sequence number S, and is never changed. The *tail* holds the
 rows after S. A reader asks the catalog with one cheap query whether anything happened; if so it fetches the new rows
-and the newly retired ones. What can not be read is dropped with a warning, and the tail begins at the first row.
+and the newly retired ones. What can not be read is dropped with a warning, and the tail begins at the first row. A
+large new part is checked and opened beside the work: until that is done, searches go on with the part before it and a
+longer tail, and find the same rows.
 
 Knows the catalog and files; what is in a part, and how it is searched, is the business of ``dense`` and ``lexical``.
 """
@@ -32,12 +34,13 @@ import numpy as np
 import structlog
 
 from rag.catalog import Catalog, Pulse, Seal
-from rag.errors import IndexDamaged, Unavailable
+from rag.errors import CitewellError, IndexDamaged, Unavailable
+from rag.hits import Mask, places
 from rag.originals import sync_folder
 from rag.protocols import Rows
 from rag.settings import IndexSettings
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 #: Seconds that `seal_alone` waits for another process.
 PATIENCE = 120.0
@@ -55,18 +58,26 @@ class Snapshot(Generic[PartT, TailT]):
     """What one search sees: never changed, replaced as a whole.
 
     ``sealed_alive`` and ``tail_alive`` are boolean masks over the rows of either side; a False row is retired.
+    ``sealed_retired`` and ``tail_retired`` are the places of those, in order: as a rule few or none.
     """
 
     seal: Seal | None
     pulse: Pulse
     sealed_seqs: Rows
-    sealed_alive: np.ndarray[Any, np.dtype[np.bool_]]
+    sealed_alive: Mask
+    sealed_retired: Rows
     part: PartT | None
     tail_seqs: Rows
-    tail_alive: np.ndarray[Any, np.dtype[np.bool_]]
+    tail_alive: Mask
+    tail_retired: Rows
     tail: TailT
     #: What changes when anybody touches the files of the sealed part, which are mapped into memory and not read again.
     stamp: Stamp = ()
+
+    @property
+    def live(self) -> int:
+        """How many rows are not retired."""
+        return len(self.sealed_seqs) - len(self.sealed_retired) + len(self.tail_seqs) - len(self.tail_retired)
 
 
 class DerivedIndex(ABC, Generic[PartT, TailT]):
@@ -77,6 +88,10 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
     """
 
     kind: str
+    #: Bytes of the largest part that a search waits for while it is checked and opened.
+    opened_at_once = 32 << 20
+    #: Most rows that a search fetches rather than wait for a part; more would take longer than the part does.
+    fetched_at_most = STEP
 
     def __init__(self, catalog: Catalog, collection_id: str, space: str, folder: Path, settings: IndexSettings) -> None:
         self._catalog = catalog
@@ -85,6 +100,7 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
         self._folder = folder / collection_id
         self._settings = settings
         self._lock = threading.Lock()
+        self._opening: threading.Thread | None = None
         self._snapshot = self._begin(None)
 
     # -- what an index must say of itself ----------------------------------------------------------------------------
@@ -123,22 +139,49 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
 
     def _advanced(self, old: Snapshot[PartT, TailT], pulse: Pulse) -> Snapshot[PartT, TailT]:
         seal = self._catalog.seal(self._collection_id, self.kind, self._space)
-        base = old if seal == old.seal and self._is_whole(old) else self._begin(seal)
+        if seal == old.seal and self._is_whole(old):
+            return self._grown(old, pulse)
+        few = pulse.last_seq - old.pulse.last_seq <= self.fetched_at_most
+        if seal is not None and few and self._is_whole(old) and self._is_large(seal):
+            self._open_aside(seal)
+            return self._grown(old, pulse)
+        return self._grown(self._begin(seal), pulse)
+
+    def _grown(self, base: Snapshot[PartT, TailT], pulse: Pulse) -> Snapshot[PartT, TailT]:
+        """Add what was committed since ``base``."""
         pulse = max(pulse, base.pulse, key=_commits)  # the part may be younger than the pulse
         retired = self._catalog.retired_rows(self._collection_id, base.pulse.commits, pulse.commits)
         new, tail = self._grown_tail(base.tail, base.pulse.last_seq, pulse.last_seq)
         tail_seqs = np.concatenate([base.tail_seqs, new])
+        grown_alive = np.concatenate([base.tail_alive, np.ones(len(new), dtype=bool)])
+        sealed_alive, sealed_retired = _without(base.sealed_alive, base.sealed_retired, base.sealed_seqs, retired)
+        tail_alive, tail_retired = _without(grown_alive, base.tail_retired, tail_seqs, retired)
         return Snapshot(
-            base.seal,
-            pulse,
-            base.sealed_seqs,
-            base.sealed_alive & ~np.isin(base.sealed_seqs, retired),
-            base.part,
-            tail_seqs,
-            np.concatenate([base.tail_alive, np.ones(len(new), dtype=bool)]) & ~np.isin(tail_seqs, retired),
-            tail,
-            base.stamp,
-        )
+            base.seal, pulse,
+            base.sealed_seqs, sealed_alive, sealed_retired, base.part,
+            tail_seqs, tail_alive, tail_retired, tail, base.stamp,
+        )  # fmt: skip
+
+    def _is_large(self, seal: Seal) -> bool:
+        return size_of(self._folder / seal.folder) > self.opened_at_once
+
+    def _open_aside(self, seal: Seal) -> None:
+        """Have a large part checked and opened by a thread, which puts it in the place of the one before."""
+        if self._opening is None or not self._opening.is_alive():
+            self._opening = threading.Thread(target=self._replace_part, args=(seal,), name="open part", daemon=True)
+            self._opening.start()
+
+    def _replace_part(self, seal: Seal) -> None:
+        try:
+            begun = self._begin(seal)
+            if begun.seal is None:  # it was damaged, and is out of force: the next search sees that
+                return
+            begun = self._grown(begun, self._catalog.pulse(self._collection_id))
+            with self._lock:
+                if self._catalog.seal(self._collection_id, self.kind, self._space) == seal:
+                    self._snapshot = self._grown(begun, max(begun.pulse, self._snapshot.pulse, key=_commits))
+        except CitewellError as error:
+            log.warning("sealed index part not opened", kind=self.kind, folder=seal.folder, reason=error.message)
 
     def _begin(self, seal: Seal | None) -> Snapshot[PartT, TailT]:
         """Start from a sealed part alone, or from before the first row if there is none that can be read."""
@@ -149,11 +192,11 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
                 stamp = stamp_of(self._folder / seal.folder)
                 seqs, part, made_at = self._open(seal)
                 alive = np.ones(len(seqs), dtype=bool)
-                return Snapshot(seal, made_at, seqs, alive, part, none, mask, self._empty_tail(), stamp)
+                return Snapshot(seal, made_at, seqs, alive, none, part, none, mask, none, self._empty_tail(), stamp)
             except IndexDamaged as error:
                 log.warning("sealed index part dropped", kind=self.kind, folder=seal.folder, reason=error.message)
                 self._catalog.drop_seal(self._collection_id, self.kind, self._space, seal.folder)
-        return Snapshot(None, Pulse(0, 0), none, mask, None, none, mask, self._empty_tail())
+        return Snapshot(None, Pulse(0, 0), none, mask, none, None, none, mask, none, self._empty_tail())
 
     def _open(self, seal: Seal) -> tuple[Rows, PartT, Pulse]:
         folder = self._folder / seal.folder
@@ -266,6 +309,21 @@ def _last_of(name: str) -> int:
 
 def _commits(pulse: Pulse) -> int:
     return pulse.commits
+
+
+def _without(alive: Mask, before: Rows, seqs: Rows, retired: Rows) -> tuple[Mask, Rows]:
+    """Return the mask, and the places that are False in it, with the rows ``retired`` taken out."""
+    found = places(seqs, retired)
+    if not len(found):
+        return alive, before
+    alive = alive.copy()
+    alive[found] = False
+    return alive, np.union1d(before, found)
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of the files in a folder; 0 if it is not there."""
+    return sum(size for _, size, _, _ in stamp_of(folder))
 
 
 def stamp_of(folder: Path) -> Stamp:

@@ -20,7 +20,8 @@ from rag.errors import GeneratorFailed
 from rag.prompt import ABSTENTION, build_prompt, estimate_tokens
 from rag.protocols import Generator, Judge
 from rag.records import Answer, Claim, Plan, Prompt, Ranking
-from rag.retrieval import Clock, Retriever
+from rag.retrieval import Clock
+from rag.searches import Searches
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,7 @@ class Pipeline:
     """The parts of the journey. ``fall_back`` answers when ``generator`` fails; None lets the failure through."""
 
     catalog: Catalog
-    retriever: Retriever
+    searches: Searches
     generator: Generator
     fall_back: Generator | None
     judge: Judge
@@ -71,10 +72,11 @@ class Pipeline:
     async def stream(self, plan: Plan) -> AsyncGenerator[Event, None]:
         """Answer a plan, event by event: `Passages`, then `Token` and `Restart`, then `Done`.
 
-        Raises `GeneratorFailed` if the generator fails and nothing may take its place.
+        Raises `GeneratorFailed` if the generator fails and nothing may take its place, and `Busy` before anything is
+        done if too many searches are in hand.
         """
         clock = Clock()
-        ranking = await asyncio.to_thread(self.retriever.retrieve, plan)
+        ranking = await asyncio.wrap_future(self.searches.submit(lambda: plan, lambda _, ranking: ranking))
         yield Passages(ranking)
         prompt = build_prompt(
             plan.question, ranking.passages, budget_tokens=self.prompt_tokens, count_tokens=estimate_tokens

@@ -6,12 +6,18 @@ Checks what a person or program asks before anything is spent on it. Knows no in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 from rag.errors import BadInput
-from rag.records import Collection, Plan
+from rag.filters import parse_filter
+from rag.records import Collection, Parts, Plan
 from rag.settings import Settings
 
-Filters = Mapping[str, str | int | float | bool]
+#: Most chunks that are added on either side of a passage.
+MOST_AROUND = 10
+#: A filter as it is written, in JSON; `rag.filters` has the language.
+Filters = Mapping[str, Any]
 
 
 def make_plan(
@@ -21,16 +27,44 @@ def make_plan(
     *,
     filters: Filters | None = None,
     top_k: int | None = None,
+    parts: Mapping[str, bool] | None = None,
+    diversity: float = 0.0,
+    around: int = 0,
+    section: bool = False,
 ) -> Plan:
-    """Return the plan for a question. Raises `BadInput` if the question is empty, too long or not text."""
+    """Return the plan for a question; it keeps the filters as they were written.
+
+    ``parts`` switches some of `rag.records.Parts`; the others are as in the settings. The last three are those of
+    `rag.records.Plan`. Raises `BadInput` if the question
+    is empty, too long or not text, for filters that are none, and for parts that there are not.
+    """
     question = _checked(question, settings.server.max_question_chars)
     if not collections:
         raise BadInput("Name at least one collection to look in.")
     wanted = settings.retrieval.top_k if top_k is None else top_k
     if not 1 <= wanted <= 1000:
         raise BadInput(f"top_k is {wanted}; it must be between 1 and 1000.")
+    parse_filter(filters or {})
     candidates = max(settings.retrieval.candidates, wanted)
-    return Plan(question, tuple(collections), dict(filters or {}), candidates, wanted)
+    chosen = _chosen(settings.retrieval.parts, parts or {})
+    if not 0 <= diversity <= 1:
+        raise BadInput(f"diversity is {diversity}; it must be between 0 and 1.")
+    if not 0 <= around <= MOST_AROUND:
+        raise BadInput(f"around is {around}; it must be between 0 and {MOST_AROUND}.")
+    return Plan(
+        question, tuple(collections), dict(filters or {}), candidates, wanted, chosen, diversity, around, section
+    )
+
+
+def _chosen(usual: Mapping[str, bool], switched: Mapping[str, bool]) -> Parts:
+    known = [field.name for field in fields(Parts)]
+    for name, value in {**usual, **switched}.items():
+        if name not in known or not isinstance(value, bool):
+            raise BadInput(f"{name[:50]!r} is no part that can be switched on or off; there are {', '.join(known)}.")
+    chosen = Parts(**{**usual, **switched})
+    if not chosen.dense and not chosen.lexical:
+        raise BadInput("Without dense and lexical there are no candidates; leave one of them on.")
+    return chosen
 
 
 def _checked(question: str, most_chars: int) -> str:

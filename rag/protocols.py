@@ -18,6 +18,8 @@ from rag.records import Delta, Prompt
 Vectors = npt.NDArray[np.float32]
 Role = Literal["query", "passage"]
 Rows = npt.NDArray[np.int64]
+#: One-bit codes of the token vectors of a text, see `rag.late`: shape (codes, dimension / 8).
+Codes = npt.NDArray[np.uint8]
 Query_contra = TypeVar("Query_contra", contravariant=True)
 
 
@@ -35,10 +37,11 @@ class TokenVectors:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """What one forward pass gives: unit ``vectors`` (n, dimension) and, if asked for, the ``tokens`` of each text."""
+    """What one forward pass gives: unit ``vectors`` (n, dimension); if asked for, ``tokens`` and ``codes`` of each."""
 
     vectors: Vectors
     tokens: tuple[TokenVectors, ...] = ()
+    codes: tuple[Codes, ...] = ()
 
 
 class Embedder(Protocol):
@@ -70,8 +73,10 @@ class Embedder(Protocol):
     @property
     def window(self) -> int: ...
 
-    def encode(self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False) -> Encoding:
-        """Encode ``texts`` in one or more forward passes; with ``tokens`` their token vectors come along.
+    def encode(
+        self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False, codes: bool = False
+    ) -> Encoding:
+        """Encode ``texts`` in one or more forward passes; token vectors or their codes come along where asked for.
 
         ``role`` matters to models that were trained with different prompts for questions and passages.
         """
@@ -110,6 +115,25 @@ class Index(Protocol[Query_contra]):
 
     def seal_alone(self) -> None:
         """Seal, and remove every older part at once; raises `Unavailable` while another process is at it."""
+        ...
+
+
+class LexicalIndex(Index[str], Protocol):
+    """An index of words, which also knows how rare they are."""
+
+    def rarity(self, terms: Sequence[str]) -> list[float]:
+        """Return the idf of each of ``terms`` (of `rag.words`) over the rows that are live now, 0 or more."""
+        ...
+
+
+class Reranker(Protocol):
+    """How well passages answer a question, by a model that reads both together."""
+
+    @property
+    def name(self) -> str: ...
+
+    def score(self, question: str, passages: Sequence[str]) -> list[float]:
+        """Return a score for each passage; scores of one question may be compared, and nothing else."""
         ...
 
 

@@ -17,6 +17,7 @@ _OPT_OUTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "NEMO_GUARDRAILS_NO_USAGE_STATS": "1",
     "ANONYMIZED_TELEMETRY": "False",
+    "PYTHON_DOTENV_DISABLED": "1",
     "ORT_DISABLE_TELEMETRY": "1",
 }
 
@@ -26,6 +27,7 @@ def silence_dependencies(*, hub: bool = False) -> None:
 
     No part of Citewell speaks to a host that was not configured, and no user has to know a dozen variables for that:
     unstructured, ragas and onnxruntime report every use, the Hugging Face hub is asked for models that lie on the disk.
+    pymilvus would read whatever ``.env`` file lies above it into the environment, which only the settings may read.
     The switches are read at import, so that this is called before the import of any of them. With ``hub`` the model hub
     stays reachable, for who has configured a model from it.
     """

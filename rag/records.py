@@ -300,6 +300,19 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A chunk that stands near a passage in the same version: part of no ranking."""
+
+    chunk_id: str
+    seq: int
+    text: str
+    start: int
+    end: int
+    page: int | None
+    section: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """A chunk as retrieved: where it stands, and what each stage thought of it (higher is better).
 
@@ -325,6 +338,7 @@ class Passage:
     scores: Mapping[str, float] = field(default_factory=dict)
     like_id: int | None = None
     also_in: tuple[Copy, ...] = ()
+    around: tuple[Neighbour, ...] = ()
 
     @property
     def indexed_text(self) -> str:
@@ -332,14 +346,38 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """Which parts of retrieval take part in a search.
+
+    ``dense`` and ``lexical`` find candidates; ``late`` is late interaction over the token codes of the best of them;
+    ``rerank`` the cross-encoder, where one is configured; ``hop`` lifts what the best passages name (`rag.hop`), and
+    needs ``late``.
+    """
+
+    dense: bool = True
+    lexical: bool = True
+    late: bool = True
+    rerank: bool = True
+    hop: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What will be looked for, where, and how much of it at each stage."""
+    """What will be looked for, where, and how much of it at each stage.
+
+    ``diversity`` in [0, 1] keeps passages apart that say the like; ``around`` adds so many chunks on either side of
+    each passage, ``section`` all of its section, without ranking them.
+    """
 
     question: str
     collections: tuple[Collection, ...]
-    filters: Mapping[str, str | int | float | bool]
+    filters: Mapping[str, Any]
     candidates: int
     top_k: int
+    parts: Parts = Parts()
+    diversity: float = 0.0
+    around: int = 0
+    section: bool = False
 
 
 @dataclass(frozen=True, slots=True)

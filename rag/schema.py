@@ -167,13 +167,15 @@ chunks = sa.Table(
     ),
 )
 
-# One row of float32 for each text and embedder: two embedders can stand side by side while one replaces the other.
+# What an embedder made of a text: its vector in float16, and the one-bit codes of its tokens (`rag.late`), which a text
+# of an older catalog has not. Two embedders can stand side by side while one replaces the other.
 vectors = sa.Table(
     "vectors",
     metadata,
     sa.Column("text_id", sa.ForeignKey("texts.id"), primary_key=True, autoincrement=False),
     sa.Column("embedder", sa.String(200), primary_key=True),
     sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.Column("codes", sa.LargeBinary),
 )
 
 # Files that came together. `last_turn` is the place in line of the last of them.

@@ -11,6 +11,7 @@ working directory), then the defaults below.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -33,6 +34,20 @@ class ServerSettings(_Part):
     port: int = Field(8321, ge=0, le=65535, description="Port to listen on.")
     max_question_chars: int = Field(4000, ge=1, description="Longest question, in characters.")
     max_files_per_upload: int = Field(1_000, ge=1, description="Most files in one upload request.")
+    processes: int = Field(
+        0, ge=0, description="Processes that answer requests; 0: one for each core, four at most. Each holds a model."
+    )
+    max_searches: int = Field(
+        128, ge=1, description="Searches, those for answers too, that a process has in hand; one more is answered 429."
+    )
+    max_answers: int = Field(64, ge=1, description="Answers that a process has in hand; one more is answered 429.")
+    queue_seconds: float = Field(
+        30.0, gt=0, description="A search that has waited so long is answered 429 when its turn comes."
+    )
+    search_batch: int = Field(32, ge=1, description="Most questions that are embedded in one model call.")
+    search_threads: int = Field(
+        1, ge=1, description="Batches that a process works on at once; more where a search waits for other machines."
+    )
 
 
 class EmbedderSettings(_Part):
@@ -59,6 +74,11 @@ class RetrievalSettings(_Part):
     candidates: int = Field(100, ge=1, le=10_000, description="How many each of the dense and lexical index gives.")
     top_k: int = Field(8, ge=1, le=1000, description="How many passages go on to the generator or the searcher.")
     dense_weight: float = Field(0.5, ge=0, le=1, description="Share of the dense score in the min-max sum.")
+    late_candidates: int = Field(50, ge=0, le=1000, description="How many fused candidates late interaction looks at.")
+    late_weight: float = Field(0.6, ge=0, le=1, description="Share of late interaction in the score of those.")
+    parts: dict[str, bool] = Field({}, description="Parts switched on or off: dense, lexical, late, rerank, hop.")
+    reranker: str = Field("", description="Folder of a cross-encoder that reads the best passages again; empty: none.")
+    rerank_candidates: int = Field(30, ge=1, le=1000, description="How many passages a cross-encoder reads, if any.")
 
 
 class GeneratorSettings(_Part):
@@ -132,12 +152,42 @@ class IngestSettings(_Part):
 
 
 class IndexSettings(_Part):
-    """When the derived indexes are sealed, and how exact they must be."""
+    """When the derived indexes are sealed, of what kind the dense one is, and how exact."""
 
+    engine: Literal["faiss", "milvus"] = Field(
+        "faiss", description="Where sealed rows are searched: in files of the data folder, or in a Milvus server."
+    )
+    milvus_uri: str | None = Field(
+        None, description="For example http://milvus:19530; a file ending in .db is Milvus Lite, for one process alone."
+    )
+    milvus_token: SecretStr | None = Field(None, description="user:password or an API key of Milvus; never logged.")
+    milvus_timeout: float = Field(5.0, gt=0, description="Seconds until Milvus must have answered a search.")
     seal_rows: int = Field(2_000, ge=1, description="Seal when the tail has this many rows and seal_share of all rows.")
-    seal_share: float = Field(0.2, ge=0, le=1)
-    flat_rows: int = Field(50_000, ge=1, description="Up to so many rows the sealed dense part is exact.")
-    min_recall: float = Field(0.98, gt=0, le=1, description="Least measured recall@10 of an approximate sealed part.")
+    seal_share: float = Field(0.05, ge=0, le=1)
+    seal_threads: int = Field(1, ge=1, description="CPU threads of sealing; the others stay free for searches.")
+    kind: Literal["auto", "flat", "ivf", "hnsw"] = Field(
+        "auto", description="The sealed dense part; auto: flat up to flat_rows, then ivf."
+    )
+    codes: Literal["auto", "sq8", "sq4", "rabitq"] = Field(
+        "auto", description="What ivf keeps of a vector: 8, 4 or 1 bit a dimension; auto: 1 bit, rabitq."
+    )
+    flat_rows: int = Field(10_000, ge=1, description="Up to so many rows the sealed dense part is exact.")
+    memory_bytes: int = Field(
+        1 << 30, ge=0, description="Most bytes of a sealed dense index; where kind and codes need more, ivf and rabitq."
+    )
+    min_recall: float = Field(0.99, gt=0, le=1, description="Least measured recall@10 of an approximate sealed part.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where the sealed dense part is searched.")
+    gpu_kind: Literal["flat", "ivf", "cagra"] = Field(
+        "flat", description="The index on the GPU: flat is exact in float16; cagra needs a FAISS with cuVS."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.engine == "milvus" and not self.milvus_uri:
+            raise ValueError("index.engine is 'milvus' but index.milvus_uri is not set, e.g. http://milvus:19530")
+        if self.milvus_uri and "@" in self.milvus_uri:
+            raise ValueError("index.milvus_uri holds a password; put user:password into index.milvus_token")
+        return self
 
 
 class Settings(BaseSettings):
@@ -187,7 +237,8 @@ class Settings(BaseSettings):
 
     def digest(self) -> str:
         """Return a short digest of everything that can change an answer (not where data lies or who may ask)."""
-        parts = self.model_dump_json(include={"embedder", "retrieval", "generator", "index"})
+        where = {"index": {"milvus_uri", "milvus_token", "milvus_timeout"}}
+        parts = self.model_dump_json(include={"embedder", "retrieval", "generator", "index"}, exclude=where)
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
@@ -213,10 +264,28 @@ def environment_for(settings: Settings) -> dict[str, str]:
     parts = {"embedder": settings.embedder, "ingest": settings.ingest, "index": settings.index}
     replaced = tuple(f"CITEWELL_{name}".upper() for name in parts)
     kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(replaced)}
-    given = {f"CITEWELL_{name}".upper(): part.model_dump_json() for name, part in parts.items()}
+    given = {f"CITEWELL_{name}".upper(): json.dumps(part.model_dump(), default=_plain) for name, part in parts.items()}
     level = {"CITEWELL_LOG_LEVEL": settings.log_level} if "log_level" in settings.model_fields_set else {}
     database = {"CITEWELL_DATABASE": settings.database.get_secret_value()} if settings.database else {}
     return kept | given | level | database | {"CITEWELL_CACHE": str(settings.cache)}
+
+
+def tell(settings: Settings, *, port: int) -> bytes:
+    """Return a line that tells a process started by this one its settings and a port; it may hold passwords.
+
+    What nobody has set is left out, and read in the same environment and working directory again.
+    """
+    return json.dumps([settings.model_dump(exclude_unset=True), port], default=_plain).encode() + b"\n"
+
+
+def read_told(line: bytes) -> tuple[Settings, int]:
+    """Return what `tell` wrote."""
+    values, port = json.loads(line)
+    return Settings(**values), int(port)
+
+
+def _plain(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def bare_environment(home: str, python_path: str) -> dict[str, str]:

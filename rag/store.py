@@ -11,12 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from rag.catalog import Catalog
-from rag.errors import Misconfigured
+from rag.errors import Misconfigured, Unavailable
 from rag.lifecycle import sweep_parts
 from rag.originals import Originals
 from rag.records import Collection
 from rag.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Store:
         """Remove a collection: its rows in one transaction, then the files that nothing needs any more."""
         collection = self.catalog.collection(name)
         self.remove_originals(self.catalog.delete_collection(collection.id))
-        shutil.rmtree(self.index_folder / collection.id, ignore_errors=True)
+        self._remove_indexes(collection.id)
         return collection
 
     def remove_originals(self, shas: Sequence[str]) -> tuple[int, int]:
@@ -63,10 +67,23 @@ class Store:
             folder.name for folder in self.index_folder.iterdir()
         }  # before the question: a new one is in its answer
         gone = there - {collection.id for collection in self.catalog.list_collections(counted=False)}
-        for name in gone:
-            shutil.rmtree(self.index_folder / name, ignore_errors=True)
+        removed = sum([self._remove_indexes(name) for name in gone])
         kept = ((name, self.index_folder / name) for name in there - gone)
-        return len(gone) + sum(sweep_parts(self.catalog, name, folder) for name, folder in kept)
+        return removed + sum(sweep_parts(self.catalog, name, folder) for name, folder in kept)
+
+    def _remove_indexes(self, collection_id: str) -> bool:
+        """Remove the indexes of a deleted collection; while Milvus is away its folder stays, for the next sweep."""
+        folder = self.index_folder / collection_id
+        if folder.is_dir() and self.settings.index.engine == "milvus":
+            from rag.milvus_indexes import drop_collections
+
+            try:
+                drop_collections(self.settings.index, collection_id)
+            except Unavailable as error:
+                log.warning("indexes of a deleted collection stay", collection=collection_id, reason=error.message)
+                return False
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rag.errors import GeneratorFailed
+from rag.late import codes_of
 from rag.protocols import Encoding, Role, TokenVectors, Vectors
 from rag.records import Delta, Prompt
 from rag.tokens import WORD, WORDS, count_words
@@ -44,13 +45,17 @@ class WordEmbedder:
     def counter(self) -> str:
         return WORDS
 
-    def encode(self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False) -> Encoding:
+    def encode(
+        self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False, codes: bool = False
+    ) -> Encoding:
         """See `rag.protocols.Embedder`."""
         del role
         found = [self._tokens(text) for text in texts]
-        sums = [t.vectors.sum(axis=0) if len(t.ids) else np.zeros(self.dimension) for t in found]
+        sums = [t.vectors[np.argsort(t.ids)].sum(axis=0) if len(t.ids) else np.zeros(self.dimension) for t in found]
         vectors = _unit(np.array(sums, dtype=np.float32).reshape(len(texts), self.dimension))
-        return Encoding(vectors, tuple(found) if tokens else ())
+        none = np.zeros(self.dimension, dtype=np.float32)
+        packed = tuple(codes_of(text, t, none) for text, t in zip(texts, found, strict=True)) if codes else ()
+        return Encoding(vectors, tuple(found) if tokens else (), packed)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return count_words(texts)

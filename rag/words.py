@@ -86,6 +86,8 @@ _RUN = re.compile(
     f"(?P<word>{_LETTER}+(?:[{_MARKS}]+{_LETTER}*)*)|(?P<ideographs>[{_HAN}{_KANA}]+)|(?P<hangul>[{_HANGUL}]+)"
     f"|(?P<spaceless>[{_SPACELESS}]+)|(?P<arabic>[{_ARABIC}]+)|(?P<hebrew>[{_HEBREW}]+)"
 )
+#: A word, or one character where writing knows no spaces between words.
+UNIT = re.compile(f"[{_HAN}{_KANA}{_SPACELESS}]|[^\\W_{_HAN}{_KANA}{_SPACELESS}]+")
 _HAN_CHARACTER = re.compile(f"[{_HAN}]")
 _STACKED = "\u1039\u17d2"  # the next consonant stands below this one
 _CLUSTER = re.compile(f".(?:[{_STACKED}].?|[{_MARKS}])*", re.DOTALL)

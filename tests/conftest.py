@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as examples
 
 from rag.assembly import Citewell, open_citewell
 from rag.encoders import open_embedder
@@ -20,6 +21,10 @@ from tests.postgres import catalog_url, empty_database, migrated, open_another, 
 
 for _name in [name for name in os.environ if name.startswith("CITEWELL_") and name != "CITEWELL_CACHE"]:
     del os.environ[_name]
+
+# Machines are busy at times, and no test judges by the clock.
+examples.register_profile("citewell", deadline=None)
+examples.load_profile("citewell")
 
 SAMPLES = Path(__file__).parent.parent / "ingest" / "samples"
 

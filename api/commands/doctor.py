@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: The packages whose versions matter to whoever helps with a problem.
 PACKAGES = (
-    "torch", "sentence-transformers", "openvino", "onnx", "faiss-cpu", "faiss-gpu-cu12", "bm25s", "unstructured",
+    "torch", "sentence-transformers", "openvino", "onnx", "faiss-cpu", "faiss-gpu-cu12", "unstructured",
     "pypdfium2", "rapidocr", "llama-index-core", "SQLAlchemy", "psycopg", "fastapi", "uvicorn", "openai", "ragas",
     "ir-measures",
 )  # fmt: skip

@@ -34,9 +34,10 @@ FilterOptions = Annotated[
     list[str] | None,
     typer.Option(
         "--filter",
-        metavar="KEY=VALUE",
+        metavar="KEY=VALUE|JSON",
         help="Only documents with this metadata, or document=NAME; give it again for one more condition. "
-        "A value that reads as a number, true or false is one: quote it, year='\"2026\"', to mean text.",
+        "A value that reads as a number, true or false is one: quote it, year='\"2026\"', to mean text. "
+        'Comparisons, and, or and not are written in JSON: {"year": {"gte": 2024}}.',
     ),
 ]
 TopK = Annotated[
@@ -96,17 +97,35 @@ def read_used_settings(ctx: typer.Context, data: Path | None) -> Settings:
     return settings
 
 
-def read_filters(given: list[str] | None) -> dict[str, str | int | float | bool]:
-    """Return the conditions of ``--filter``; raises `BadInput`."""
-    filters: dict[str, str | int | float | bool] = {}
+def read_filters(given: list[str] | None) -> dict[str, Any]:
+    """Return the conditions of ``--filter``, which must all hold, as one filter in JSON; raises `BadInput`."""
+    from rag.filters import SHARED, TEXTS
+
+    texts = TEXTS | SHARED - {"pages"}  # never numbers, whatever they look like
+    equal: dict[str, Any] = {}
+    others: list[Any] = []
     for condition in given or []:
+        if condition.lstrip().startswith("{"):
+            others.append(_filter(condition))
+            continue
         key, equals, value = condition.partition("=")
         if not (key and equals):
-            raise BadInput(f"--filter is {condition[:100]!r}; write it as key=value.")
-        if key in filters:
-            raise BadInput(f"--filter names {key!r} twice; a document has one value for it.")
-        filters[key] = _scalar(value)
-    return filters
+            raise BadInput(f"--filter is {condition[:100]!r}; write it as key=value or as a JSON object.")
+        if key in equal:
+            raise BadInput(f'--filter names {key[:100]!r} twice; write {{"{key[:100]}": {{"in": [...]}}}} for several.')
+        equal[key] = value if key in texts else _scalar(value)
+    parts = [equal, *others] if equal else others
+    return {"and": parts} if len(parts) > 1 else next(iter(parts), {})
+
+
+def _filter(text: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, json.JSONDecodeError) else "a number or its depth is out of bounds"
+        raise BadInput(f'--filter is not JSON ({reason}); an example is \'{{"year": {{"gte": 2024}}}}\'.') from error
 
 
 def _scalar(text: str) -> str | int | float | bool:

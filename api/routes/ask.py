@@ -5,21 +5,22 @@ When the client leaves, the work for it ends: the generator's request is closed 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
-from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import aclosing
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import ExitStack, aclosing
+from typing import Any
 
 import structlog
 from fastapi import APIRouter, Request
-from starlette.requests import ClientDisconnect
+from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.guard import Places
+from api.leaving import unless_gone
 from api.problems import describe, problem, problem_of
-from api.routes.parts import Whole, problems
+from api.routes.parts import Whole, planned, problems
 from api.schemas import AnswerReply, AskRequest, SearchReply
 from rag.errors import CitewellError
 from rag.pipeline import Done, Event, Passages, Restart, Token
@@ -27,7 +28,6 @@ from rag.records import Answer
 
 router = APIRouter(prefix="/v1", tags=["answers"])
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 _EVENTS = """id: 1
 event: passages
@@ -48,7 +48,7 @@ data: {"id": "...", "text": "...", "claims": [...], "citations": [...], ...}
     "/ask",
     summary="Answer a question",
     response_model=AnswerReply,
-    responses=problems(400, 404, 422, 500, 503)
+    responses=problems(400, 404, 422, 429, 500, 503)
     | {200: {"description": "The answer.", "content": {"text/event-stream": {"example": _EVENTS}}}},
 )
 async def ask(body: AskRequest, request: Request, citewell: Whole) -> Response | AnswerReply:
@@ -58,29 +58,38 @@ async def ask(body: AskRequest, request: Request, citewell: Whole) -> Response |
     so far is to be forgotten because the generator failed and the built-in reader begins anew, and at the end `done`
     with the whole answer. An `error` event has the shape of all errors and is the last one.
     """
-    plan = await asyncio.to_thread(citewell.plan, body.question, body.collections, body.filters, body.top_k)
-    names = {collection.id: collection.name for collection in plan.collections}
-    if body.stream:
-        events = citewell.pipeline.stream(plan)
-        first = await anext(events)  # what fails before anything went out gets a status of its own
-        return EventStream(_numbered(first, events, names))
-    answer = await unless_gone(request.receive, citewell.ask(plan))
-    _log_answer(answer)
-    return AnswerReply.of(answer, names)
+    places: Places = request.app.state.answers
+    with ExitStack() as held:
+        held.enter_context(places.one())
+        plan = await run_in_threadpool(planned, citewell, body.question, body)
+        names = {collection.id: collection.name for collection in plan.collections}
+        if body.stream:
+            events = citewell.pipeline.stream(plan)
+            # What fails before anything went out gets a status of its own.
+            first = await unless_gone(request.receive, anext(events))
+            return EventStream(_numbered(first, events, names), held.pop_all())
+        answer = await unless_gone(request.receive, citewell.ask(plan))
+        _log_answer(answer)
+        return AnswerReply.of(answer, names)
 
 
 class EventStream(Response):
-    """Server-sent events that end, generators and all, when they are through or when the client leaves."""
+    """Server-sent events that end, generators and all, when they are through or when the client leaves.
+
+    What is ``held`` for them is given back then.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], held: ExitStack | None = None) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
+        self._held = held or ExitStack()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - fixed by ASGI
-        await unless_gone(receive, self._write(send))
+        with self._held:
+            await unless_gone(receive, self._write(send))
 
     async def _write(self, send: Send) -> None:
         async with aclosing(self._events) as events:
@@ -88,25 +97,6 @@ class EventStream(Response):
             async for event in events:
                 await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Return what ``work`` returns; cancel it and raise `ClientDisconnect` as soon as the client has left."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(receive))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _numbered(

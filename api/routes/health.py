@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol, runtime_checkable
 
 from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
 
 from api.routes.parts import Whole, problems
 from api.schemas import LiveReply, ReadyReply
@@ -34,7 +34,7 @@ async def ready(citewell: Whole) -> ReadyReply:
     While the generator does not answer, the built-in reader stands in for it: the service is `degraded`, with status
     200. Status 503 means that questions can not be answered now.
     """
-    queue = await asyncio.to_thread(citewell.store.catalog.queue_length)
+    queue = await run_in_threadpool(citewell.store.catalog.queue_length)  # not where answers are being read
     generator, fall_back = citewell.generator, citewell.pipeline.fall_back
     trouble = await _trouble(generator) if isinstance(generator, Probed) else None
     if trouble is None:

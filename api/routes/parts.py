@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
 
-from api.schemas import ProblemReply
+from api.schemas import ProblemReply, Query
 from rag.assembly import Citewell
+from rag.records import Plan
 
 MEANING = {
     400: "The request is not valid.",
@@ -16,12 +17,13 @@ MEANING = {
     413: "Too large.",
     415: "A type of file that Citewell does not read.",
     422: "A field is missing or of the wrong type.",
+    429: "More is asked at once than can be answered; come again after the seconds in `Retry-After`.",
     500: "A setting is wrong, or Citewell itself is.",
     503: "A part of the service does not answer at present.",
 }
 
 
-def citewell_of(request: Request) -> Citewell:
+async def citewell_of(request: Request) -> Citewell:  # async, or else each request would wait for a thread to do it
     """Return the whole that the application was made with."""
     found: Citewell = request.app.state.citewell
     return found
@@ -30,6 +32,14 @@ def citewell_of(request: Request) -> Citewell:
 Whole = Annotated[Citewell, Depends(citewell_of)]
 CollectionName = Annotated[str, Path(description="Name of the collection.", examples=["handbook"])]
 DocumentId = Annotated[str, Path(description="Id of the document.", examples=["9b2f7c1d4e5a60718293a4b5c6d7e8f9"])]
+
+
+def planned(citewell: Citewell, question: str, body: Query) -> Plan:
+    """Return the plan for a question as a request asks for it; raises what `Citewell.plan` raises."""
+    return citewell.plan(
+        question, body.collections, body.filters, body.top_k, parts=body.parts,
+        diversity=body.diversity, around=body.around, section=body.section,
+    )  # fmt: skip
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

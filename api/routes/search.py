@@ -1,17 +1,35 @@
-"""Search: passages for a query, without an answer."""
+"""Search: passages for a query, without an answer.
+
+The searching is done in threads, for all who ask at the time together; when a client leaves, it leaves their line.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import asyncio
 
-from api.routes.parts import Whole, problems
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from api.leaving import unless_gone
+from api.routes.parts import Whole, planned, problems
 from api.schemas import SearchReply, SearchRequest
+from rag.records import Plan, Ranking
 
 router = APIRouter(prefix="/v1", tags=["answers"])
 
 
-@router.post("/search", summary="Find passages", responses=problems(400, 404, 422, 500))
-def search(body: SearchRequest, citewell: Whole) -> SearchReply:
+@router.post(
+    "/search", summary="Find passages", response_model=SearchReply, responses=problems(400, 404, 422, 429, 500, 503)
+)
+async def search(body: SearchRequest, request: Request, citewell: Whole) -> Response:
     """Returns the passages that match best, each with its place in the document and the scores of each stage."""
-    plan = citewell.plan(body.query, body.collections, body.filters, body.top_k)
-    return SearchReply.of(citewell.search(plan), {c.id: c.name for c in plan.collections})
+    found = citewell.searches.submit(lambda: planned(citewell, body.query, body), _written)
+    return Response(
+        await unless_gone(request.receive, asyncio.wrap_future(found)), headers={"Content-Type": "application/json"}
+    )
+
+
+def _written(plan: Plan, ranking: Ranking) -> bytes:
+    """Write the reply down in the thread that has searched, since a long one takes its time."""
+    names = {collection.id: collection.name for collection in plan.collections}
+    return SearchReply.of(ranking, names).model_dump_json().encode()

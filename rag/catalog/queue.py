@@ -13,7 +13,6 @@ wait for the end of a large one.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -29,11 +28,11 @@ from rag.catalog.locks import lock_family, lock_versions, share_collection
 from rag.catalog.part import ACTIVE, NO_LEASE, move_clock, newest, now, parse_row, retire, retired, slices
 from rag.catalog.texts import insert_chunks, keep_texts, known_vectors
 from rag.errors import BadInput, DocumentTooLarge, NotFound
-from rag.protocols import Vectors
+from rag.filters import METADATA_KEY
+from rag.protocols import Codes, Vectors
 from rag.records import REFUSED, Chunk, Member, ParsedDocument, Stage, State, Version, digest
 from rag.schema import batch_files, batches, documents, parses, versions
 
-METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 NAME_CHARS = 1000
 #: How far a pause between tries may be from its length, so that files do not come back all at once.
 JITTER = 0.2
@@ -242,19 +241,28 @@ class Queue(Collections, Documents, Batches):
         while connection.scalar(there) is None:
             connection.execute(self._database.insert_new(parses), parse_row(parse_id, parsed))
 
-    def known_vectors(self, collection_id: str, embedder: str, digests: Sequence[str]) -> dict[str, Vectors]:
-        """Return the vectors (dimension,) that are kept for the texts with these digests (`Chunk.digest`)."""
+    def known_vectors(
+        self, collection_id: str, embedder: str, digests: Sequence[str]
+    ) -> dict[str, tuple[Vectors, Codes]]:
+        """Return vectors (dimension,) and codes that are kept for the texts with these digests (`Chunk.digest`)."""
         with self._read() as connection:
             return known_vectors(connection, collection_id, embedder, digests)
 
-    def keep_vectors(self, collection_id: str, embedder: str, pieces: Sequence[Chunk], embedded: Vectors) -> None:
-        """Keep the vectors (len(pieces), dimension) of chunks whose document is not committed yet.
+    def keep_vectors(
+        self,
+        collection_id: str,
+        embedder: str,
+        pieces: Sequence[Chunk],
+        embedded: Vectors,
+        codes: Sequence[Codes] = (),
+    ) -> None:
+        """Keep the vectors (len(pieces), dimension) and codes of chunks whose document is not committed yet.
 
         Nothing is kept for a collection that was deleted meanwhile.
         """
         with self._write() as connection:
             if share_collection(connection, collection_id):
-                keep_texts(self._database, connection, collection_id, embedder, pieces, embedded)
+                keep_texts(self._database, connection, collection_id, embedder, pieces, embedded, codes)
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
@@ -267,15 +275,17 @@ class Queue(Collections, Documents, Batches):
         embedded: Vectors,
         embedder: str,
         *,
+        codes: Sequence[Codes] = (),
         most_members: int = 10_000,
     ) -> bool:
         """Make a version searchable and retire the one before it, in one transaction.
 
-        ``embedded`` has shape (len(pieces), dimension) and unit rows. The files inside the document are taken in by the
-        same transaction, and those that are not inside any more are deleted. Returns False, and changes nothing a
-        search could see, if the lease is lost, the document was deleted, or a newer version is live already.
-        Raises `Misconfigured` if the collection's vectors come from another embedder, and `DocumentTooLarge` for more
-        than ``most_members`` files inside the document and all that it is inside of.
+        ``embedded`` has shape (len(pieces), dimension) and unit rows; it is kept in float16. ``codes`` are those of the
+        tokens of each chunk, or none at all. The files inside the document are taken in by the same transaction, and
+        those that are not inside any more are deleted. Returns False, and changes nothing a search could see, if the
+        lease is lost, the document was deleted, or a newer version is live already. Raises `Misconfigured` if the
+        collection's vectors come from another embedder, and `DocumentTooLarge` for more than ``most_members`` files
+        inside the document and all that it is inside of.
         """
         with self._write() as connection:
             row = _locked_work(connection, version_id, owner)
@@ -292,7 +302,7 @@ class Queue(Collections, Documents, Batches):
             parse_id = row.parse_id or version_id
             if row.parse_id is None:
                 self._keep_parse(connection, parse_id, parsed)
-            ids = keep_texts(self._database, connection, row.collection_id, embedder, pieces, embedded)
+            ids = keep_texts(self._database, connection, row.collection_id, embedder, pieces, embedded, codes)
             insert_chunks(connection, row.collection_id, version_id, first, pieces, ids)
             ready = {
                 "state": State.READY.value, "stage": Stage.DONE.value, "progress": 1.0, "error": None,

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from rag.catalog.filtering import Searched, passing_rows
 from rag.catalog.part import LIVE, Part, move_clock, now
-from rag.catalog.queue import METADATA_KEY
-from rag.errors import BadInput, NotFound
+from rag.catalog.texts import codes_of, vectors_of
+from rag.errors import NotFound
+from rag.filters import parse_filter
+from rag.protocols import Codes, Vectors
 from rag.protocols import Rows as Numbers
-from rag.protocols import Vectors
-from rag.records import Kind, Passage
+from rag.records import Kind, Neighbour, Passage
 from rag.schema import chunks, collections, documents, seals, texts, vectors, versions
 
 
@@ -71,9 +73,22 @@ class Rows(Part):
         with self._read() as connection:
             rows = connection.execute(query).all()
         seqs = np.fromiter((row.seq for row in rows), dtype=np.int64, count=len(rows))
-        width = len(rows[0].vector) // 4 if rows else 0
-        matrix = np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4").reshape(len(rows), width)
-        return seqs, matrix.astype(np.float32)
+        return seqs, vectors_of([row.vector for row in rows])
+
+    def codes(self, collection_id: str, embedder: str, dimension: int, seqs: Sequence[int]) -> dict[int, Codes]:
+        """Return the codes (n, dimension / 8) of the tokens of the rows ``seqs``; none of a row that was made without.
+
+        A row that was purged is missing.
+        """
+        query = (
+            sa.select(chunks.c.seq, vectors.c.codes)
+            .join(vectors, vectors.c.text_id == chunks.c.text_id)
+            .where((chunks.c.collection_id == collection_id) & chunks.c.seq.in_([int(seq) for seq in seqs]))
+            .where(vectors.c.embedder == embedder)
+        )
+        with self._read() as connection:
+            rows = connection.execute(query).all()
+        return {row.seq: codes_of(row.codes, dimension) for row in rows}
 
     def text_rows(self, collection_id: str, after: int, last: int) -> list[TextRow]:
         """Return the texts, context first, of the live rows in (after, last], in order."""
@@ -138,6 +153,44 @@ class Rows(Part):
             rows = connection.execute(sa.select(chunks.c.seq, chunks.c.id).where(here)).all()
         return {row.seq: row.id for row in rows}
 
+    def names(self, collection_id: str, seqs: Sequence[int]) -> dict[int, tuple[str, str | None, str]]:
+        """Return of the rows ``seqs`` the name and the title of their document, and the context of their text."""
+        query = (
+            sa.select(chunks.c.seq, documents.c.name, versions.c.title, texts.c.context)
+            .join(texts, texts.c.id == chunks.c.text_id)
+            .join(versions, versions.c.id == chunks.c.version_id)
+            .join(documents, documents.c.id == versions.c.document_id)
+            .where((chunks.c.collection_id == collection_id) & chunks.c.seq.in_([int(seq) for seq in seqs]))
+        )
+        with self._read() as connection:
+            rows = connection.execute(query).all()
+        return {row.seq: (row.name, row.title, row.context) for row in rows}
+
+    def neighbours(self, collection_id: str, version_id: str, seq: int, reach: int) -> list[Neighbour]:
+        """Return the live chunks of a version up to ``reach`` before and after one of its rows, in order."""
+        query = (
+            sa.select(chunks, texts.c.text)
+            .join(texts, texts.c.id == chunks.c.text_id)
+            .where((chunks.c.collection_id == collection_id) & (chunks.c.version_id == version_id) & LIVE)
+            .where(chunks.c.seq.between(seq - reach, seq + reach) & (chunks.c.seq != seq))
+            .order_by(chunks.c.seq)
+        )
+        with self._read() as connection:
+            rows = connection.execute(query).all()
+        return [Neighbour(r.id, r.seq, r.text, r.start, r.end, r.page, tuple(r.section)) for r in rows]
+
+    def vectors(self, collection_id: str, embedder: str, seqs: Sequence[int]) -> dict[int, Vectors]:
+        """Return the vectors (dimension,) of the rows ``seqs`` by sequence number; a row that was purged is missing."""
+        query = (
+            sa.select(chunks.c.seq, vectors.c.vector)
+            .join(vectors, vectors.c.text_id == chunks.c.text_id)
+            .where((chunks.c.collection_id == collection_id) & chunks.c.seq.in_([int(seq) for seq in seqs]))
+            .where(vectors.c.embedder == embedder)
+        )
+        with self._read() as connection:
+            rows = connection.execute(query).all()
+        return dict(zip((row.seq for row in rows), vectors_of([row.vector for row in rows]), strict=True))
+
     def passages(self, collection_id: str, seqs: Sequence[int]) -> dict[int, Passage]:
         """Return the live chunks among ``seqs`` as passages without scores, by sequence number."""
         query = (
@@ -152,68 +205,19 @@ class Rows(Part):
             rows = connection.execute(query).all()
         return {row.seq: _passage(row) for row in rows}
 
-    def allowed_rows(self, collection_id: str, filters: Mapping[str, str | int | float | bool]) -> Numbers | None:
-        """Return the live rows whose document has all these metadata values, in order; None if nothing is filtered.
+    def allowed_rows(self, collection_id: str, filters: Mapping[str, Any]) -> Numbers | None:
+        """Return the live rows that pass a filter (see `rag.filters`), in order; None if nothing is filtered.
 
-        ``document`` and ``document_id`` are the document's name and id; any other key is looked up in the metadata
-        given at upload or found by the parser, where a list has each of its values, and ``title``, ``language`` and
-        ``media_type`` also in what the parser says of the whole. Raises `BadInput` for a key or value that can not be
-        filtered on.
+        Raises `BadInput` for what is no filter.
         """
         if not filters:
             return None
-        query = (
-            sa.select(chunks.c.seq)
-            .join(versions, versions.c.id == chunks.c.version_id)
-            .join(documents, documents.c.id == versions.c.document_id)
-            .where((chunks.c.collection_id == collection_id) & LIVE)
-            .order_by(chunks.c.seq)
-        )
-        for key, value in filters.items():
-            query = query.where(_condition(key, value, self._database.dialect))
+        asked = parse_filter(filters)
+        name = sa.select(collections.c.name).where(collections.c.id == collection_id)
         with self._read() as connection:
-            return np.array(connection.scalars(query).all(), dtype=np.int64)
-
-
-#: Columns of a version that can be filtered on like metadata.
-_COLUMNS = {"title": versions.c.title, "language": versions.c.language, "media_type": versions.c.media_type}
-#: No database compares whole numbers beyond this one.
-LARGEST = 2**63 - 1
-#: How SQLite calls the types of JSON values: of a bool, a number, a string.
-_TRUTH, _NUMBERS, _STRINGS = ("true", "false"), ("integer", "real"), ("text",)
-
-
-def _condition(key: str, value: object, dialect: str) -> sa.ColumnElement[bool]:
-    if key == "document":
-        return documents.c.name == str(value)
-    if key == "document_id":
-        return documents.c.id == str(value)
-    if not METADATA_KEY.fullmatch(key):
-        raise BadInput(f"{key[:100]!r} is no metadata key; use letters, digits, dots, dashes and underscores.")
-    if not isinstance(value, str | bool | int | float):
-        raise BadInput(f"The filter on {key!r} must be a string, a number, true or false.")
-    if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
-        raise BadInput(f"The filter on {key!r} is too large a number.")
-    found = _in_sqlite(key, value) if dialect == "sqlite" else _in_postgresql(key, value)
-    return found | (_COLUMNS[key] == value) if key in _COLUMNS and isinstance(value, str) else found
-
-
-def _in_sqlite(key: str, value: str | float | bool) -> sa.ColumnElement[bool]:
-    """The value itself, or one of a list; ``json_each`` also gives the values of an object, which do not count."""
-    path = f'$."{key}"'
-    item = sa.func.json_each(versions.c.metadata, path).table_valued("value", "type", name="item")
-    types = _TRUTH if isinstance(value, bool) else _STRINGS if isinstance(value, str) else _NUMBERS
-    equal = item.c.value == (int(value) if isinstance(value, bool) else value)
-    some = sa.exists(sa.select(1).select_from(item).where(equal & item.c.type.in_(types)))
-    return sa.and_(sa.func.json_type(versions.c.metadata, path) != "object", some)
-
-
-def _in_postgresql(key: str, value: str | float | bool) -> sa.ColumnElement[bool]:
-    """``@>`` is true of equal values, and of a list that has the value."""
-    from sqlalchemy.dialects.postgresql import JSONB
-
-    found = sa.cast(versions.c.metadata, JSONB)[key]
-    return found.op("@>")(sa.cast(sa.literal(value, sa.JSON), JSONB))
+            searched = Searched(collection_id, connection.scalar(name) or "")
+            joined = connection.scalar(passing_rows(asked, searched, self._database.dialect))
+        return np.sort(np.fromstring(joined, dtype=np.int64, sep=",")) if joined else np.zeros(0, dtype=np.int64)
 
 
 def _seal_key(collection_id: str, kind: str, space: str) -> sa.ColumnElement[bool]:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from rag.catalog.part import slices
 from rag.copies import alike, bands_of
 from rag.database import Database
-from rag.protocols import Vectors
+from rag.protocols import Codes, Vectors
 from rag.records import Chunk, digest
 from rag.schema import bands, chunks, texts, vectors
 
@@ -22,14 +22,26 @@ from rag.schema import bands, chunks, texts, vectors
 RIVALS = 50
 
 
+def vectors_of(blobs: Sequence[bytes]) -> Vectors:
+    """Return the vectors (n, dimension) that are kept in ``blobs``, all of one length."""
+    width = len(blobs[0]) // 2 if blobs else 0
+    return np.frombuffer(b"".join(blobs), dtype="<f2").reshape(len(blobs), width).astype(np.float32)
+
+
+def codes_of(blob: bytes | None, dimension: int) -> Codes:
+    """Return the codes (n, dimension / 8) that are kept in ``blob``: none where nothing is."""
+    return np.frombuffer(blob or b"", dtype=np.uint8).reshape(-1, -(-dimension // 8))
+
+
 def known_vectors(
     connection: sa.Connection, collection_id: str, embedder: str, digests: Sequence[str]
-) -> dict[str, Vectors]:
-    """Return the vectors that are kept under ``embedder`` for texts of a collection, by digest."""
-    query = sa.select(texts.c.digest, vectors.c.vector).join(vectors, vectors.c.text_id == texts.c.id)
+) -> dict[str, tuple[Vectors, Codes]]:
+    """Return the vectors and codes that are kept under ``embedder`` for texts of a collection, by digest."""
+    query = sa.select(texts.c.digest, vectors.c.vector, vectors.c.codes)
+    query = query.join(vectors, vectors.c.text_id == texts.c.id)
     query = query.where((texts.c.collection_id == collection_id) & (vectors.c.embedder == embedder))
     return {
-        row.digest: np.frombuffer(row.vector, dtype="<f4").astype(np.float32)
+        row.digest: (vectors_of([row.vector])[0], codes_of(row.codes, len(row.vector) // 2))
         for some in slices(digests)
         for row in connection.execute(query.where(texts.c.digest.in_(some)))
     }
@@ -42,14 +54,21 @@ def keep_texts(
     embedder: str,
     pieces: Sequence[Chunk],
     embedded: Vectors,
+    codes: Sequence[Codes] = (),
 ) -> dict[str, int]:
     """Keep the texts of ``pieces`` and their vectors (n, d), those that are not there; return all their ids by digest.
 
-    A new text that is a near-copy of one in the collection is marked as such.
+    ``codes`` are kept beside the vectors if there are any. A new text that is a near-copy of one in the collection is
+    marked as such.
     """
-    by_digest = {piece.digest: (piece, vector) for piece, vector in zip(pieces, embedded, strict=True)}
+    packed: list[bytes | None] = [code.tobytes() for code in codes] or [None] * len(pieces)
+    halved = embedded.astype("<f2")
+    by_digest = {
+        piece.digest: (piece, vector.tobytes(), code)
+        for piece, vector, code in zip(pieces, halved, packed, strict=True)
+    }
     there = _ids(connection, collection_id, list(by_digest))
-    fresh = [(name, piece) for name, (piece, _) in by_digest.items() if name not in there]
+    fresh = [(name, piece) for name, (piece, _, _) in by_digest.items() if name not in there]
     rows = [
         {"collection_id": collection_id, "digest": name, "context": p.context, "text": p.text, "tokens": p.tokens}
         for name, p in fresh
@@ -63,7 +82,7 @@ def keep_texts(
         ours = there if alone else _ids(connection, collection_id, names, unmarked=True)
         _mark_copies(database, connection, collection_id, {ours[n]: p.text for n, p in fresh if n in ours})
     blobs = [
-        {"text_id": there[name], "embedder": embedder, "vector": by_digest[name][1].astype("<f4").tobytes()}
+        {"text_id": there[name], "embedder": embedder, "vector": by_digest[name][1], "codes": by_digest[name][2]}
         for name in sorted(by_digest)
     ]
     if blobs:

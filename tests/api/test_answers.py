@@ -101,12 +101,12 @@ def test_a_search_returns_passages_with_place_and_scores(reading, indexed):
     passages = found["passages"]
     assert len(passages) == 5
     assert [p["score"] for p in passages] == sorted((p["score"] for p in passages), reverse=True)
-    assert set(found["timings"]) >= {"embed", "dense", "lexical", "fuse"}
+    assert set(found["timings"]) >= {"embed", "dense", "lexical", "fuse", "late", "hop", "read"}
     for passage in passages:
         text = indexed.store.catalog.source_text(passage["version_id"])
         assert text[passage["start"] : passage["end"]] == passage["text"]
         assert passage["collection"] == "demo"
-        assert set(passage["scores"]) <= {"dense", "lexical"}
+        assert set(passage["scores"]) <= {"dense", "lexical", "late"}
     assert (passages[0]["document"], passages[0]["page"]) == ("2026/travel-policy.pdf", 2)
 
 

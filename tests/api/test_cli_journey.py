@@ -91,6 +91,7 @@ def test_search_gives_the_version_in_force_best_first(cli: Cli) -> None:
     [
         pytest.param(["year=2026", "reviewed=true", "owner=People team"], 4, id="metadata"),
         pytest.param(["document=price-list.csv"], 1, id="name"),
+        pytest.param(['{"not": {"document": {"prefix": "price"}}}', "reviewed=true"], 3, id="json"),
     ],
 )
 def test_filters_say_which_documents_count(cli: Cli, filters: list[str], documents: int) -> None:

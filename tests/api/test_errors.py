@@ -31,7 +31,10 @@ NUMBERS = ["0", "-1", "1001", "1.5", '"5"', "true", "1e400", "9" * 400, "NaN", "
 FILTERS = [
     "[]", "1", '{"a": null}', '{"a": []}', '{"a": {}}', '{"a": NaN}', '{"a": Infinity}', f'{{"a": 1{"0" * 400}}}',
     f'{{"a": {LONE}}}', f"{{{LONE}: 1}}", '{"": 1}', '{"a b": 1}', '{"a\\"b": 1}', '{"$.x": 1}', '{"a\\u0000": 1}',
-    json.dumps({f"k{i}": i for i in range(2000)}),
+    json.dumps({f"k{i}": i for i in range(2000)}), '{"a": {"in": []}}', '{"a": {"$gt": 1}}', '{"a": {"gt": true}}',
+    '{"and": {}}', '{"or": []}', '{"not": 1}', '{"kind": "x"}', '{"page": "1"}', '{"ingested_at": "x"}',
+    '{"a": {"prefix": 1}}', f'{{"a": {{"in": [{LONE}]}}}}', '{"not": ' * 11 + '{"a": 1}' + "}" * 11,
+    '{"not": ' * 900 + '{"a": 1}' + "}" * 900, json.dumps({"a": {"in": ["x"] * 50_000}}), '{"a\\": {"\\u0000": 1}}',
 ]  # fmt: skip
 IDS = [
     "x",
@@ -258,9 +261,10 @@ def test_every_kind_of_error_has_the_status_that_was_promised():
         "Misconfigured": 500,
         "IndexDamaged": 500,
         "Unavailable": 503,
+        "Busy": 429,
         "GeneratorFailed": 503,
     }
-    assert set(STATUS.values()) == {400, 404, 409, 413, 415, 422, 500, 503}
+    assert set(STATUS.values()) == {400, 404, 409, 413, 415, 422, 429, 500, 503}
 
 
 def test_every_response_has_a_request_id(reading):

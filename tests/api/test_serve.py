@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +20,9 @@ import pytest
 
 from api.serve import hold, serve, worker_command
 from rag.errors import Conflict, Misconfigured
-from rag.settings import Settings, environment_for, load_settings
+from rag.settings import Settings, environment_for, load_settings, read_told, tell
 from tests.api.live import HOTEL, SAMPLES, events, problem, upload
+from tests.processes import children
 
 ROOT = SAMPLES.parents[1]
 PATIENCE = 120
@@ -38,13 +39,27 @@ class Served:
     lines: list[str] = field(default_factory=list)
 
     def workers(self) -> list[int]:
-        """Return the process ids of the server's children."""
-        found = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for file in found for pid in file.read_text().split()]
+        """Return the process ids of the server's workers."""
+        return self.children("worker")
+
+    def siblings(self) -> list[int]:
+        """Return the process ids of those that serve beside it."""
+        return self.children("api.serve")
+
+    def children(self, word: str) -> list[int]:
+        """Return the children that run and have a word in their command lines."""
+        return [pid for pid in children(self.process.pid) if word in words_of(pid)]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
+
+
+def words_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def command(data: Path, *more: str) -> list[str]:
@@ -56,13 +71,13 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def started(data: Path, log: Path, *more: str) -> Iterator[Served]:
+def started(data: Path, log: Path, *more: str, **variables: str) -> Iterator[Served]:
     """Start a server on a free port and wait for the line that says where it is."""
     with log.open("w") as errors:
         process = subprocess.Popen(
             command(data, "--port", "0", *more),
             cwd=ROOT,
-            env=environment(),
+            env=environment() | variables,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -213,6 +228,57 @@ def test_a_server_that_is_stopped_while_it_starts_ends_in_good_order(tmp_path, n
     process.send_signal(number)
     assert process.wait(PATIENCE) == 0
     assert "Traceback" not in log.read_text()
+
+
+def sockets(pid: int) -> int:
+    return sum(str(file.readlink()).startswith("socket:") for file in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def test_every_process_answers_and_one_that_dies_comes_back(tmp_path):
+    """Connections are spread over both; the sibling is killed and replaced, and new connections are answered always."""
+    with started(tmp_path / "data", tmp_path / "log", CITEWELL_SERVER__PROCESSES="2") as server:
+        [sibling] = server.siblings()
+        assert server.client.post("/v1/collections", json={"name": "demo"}).status_code == 201
+        body = {"query": "cat", "collections": ["demo"]}
+        before = sockets(sibling)
+        with ExitStack() as opened:
+            clients = [
+                opened.enter_context(httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False))
+                for _ in range(32)
+            ]
+            assert [client.post("/v1/search", json=body).json()["passages"] for client in clients] == [[]] * 32
+            assert before < sockets(sibling) < before + 32
+        os.kill(sibling, signal.SIGKILL)
+        until(lambda: not is_running(sibling))
+        while server.siblings() in ([], [sibling]):
+            assert httpx.get(f"{server.url}/health/live", timeout=PATIENCE, trust_env=False).status_code == 200
+        assert "sibling ended, it is started again" in server.log.read_text()
+        [sibling] = server.siblings()
+        assert server.stop() == 0
+        assert not is_running(sibling)
+
+
+def test_siblings_end_when_their_server_is_killed(tmp_path):
+    """They notice at once, and the port is free for the next server."""
+    with started(tmp_path / "data", tmp_path / "log", CITEWELL_SERVER__PROCESSES="2") as server:
+        [sibling] = server.siblings()
+        port = int(server.url.rsplit(":", 1)[1])
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+        until(lambda: not is_running(sibling))
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+
+
+def test_what_a_sibling_is_told_are_the_settings_of_its_server(tmp_path, monkeypatch):
+    """Passwords and paths come through, and what nobody has set is not set there either."""
+    monkeypatch.setenv("CITEWELL_GENERATOR__API_KEY", "secret")
+    settings = load_settings(data=tmp_path, server={"port": 1, "max_answers": 3}, database="postgresql://u:p@h/d")
+    told, port = read_told(tell(settings, port=77))
+    assert (told, port) == (settings, 77)
+    assert told.model_fields_set == settings.model_fields_set
+    assert told.generator.api_key.get_secret_value() == "secret"
+    assert told.database.get_secret_value() == "postgresql://u:p@h/d"
 
 
 def test_a_stopped_server_finishes_its_answer(served, tmp_path):

@@ -25,9 +25,9 @@ def unit(rows: Vectors) -> Vectors:
 
 
 def vectors_for(texts: Sequence[str]) -> Vectors:
-    """A vector for each text that one can predict: it depends on the text alone."""
+    """A vector for each text that one can predict: it depends on the text alone, and is the same in half precision."""
     rows = [np.random.default_rng(abs(hash_of(text))).standard_normal(DIMENSION) for text in texts]
-    return unit(np.array(rows).reshape(-1, DIMENSION))
+    return unit(np.array(rows).reshape(-1, DIMENSION)).astype(np.float16).astype(np.float32)
 
 
 def hash_of(text: str) -> int:

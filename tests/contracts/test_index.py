@@ -79,11 +79,14 @@ class IndexLife(RuleBasedStateMachine):
         self.catalog = self.open_catalog()
         self.collection = self.catalog.create_collection(self.folder.name).id
         self.names: dict[str, str] = {}
-        self.dense = dense_of(self.catalog, self.collection, self.folder / "indexes")
-        self.lexical = LexicalIndex(self.catalog, self.collection, self.folder / "indexes", SETTINGS)
+        self.open_indexes()
 
     def open_catalog(self) -> Catalog:
         return Catalog.in_folder(self.folder)
+
+    def open_indexes(self) -> None:
+        self.dense = dense_of(self.catalog, self.collection, self.folder / "indexes")
+        self.lexical = LexicalIndex(self.catalog, self.collection, self.folder / "indexes", SETTINGS)
 
     def teardown(self) -> None:
         if hasattr(self, "catalog"):
@@ -107,8 +110,7 @@ class IndexLife(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        self.dense = dense_of(self.catalog, self.collection, self.folder / "indexes")
-        self.lexical = LexicalIndex(self.catalog, self.collection, self.folder / "indexes", SETTINGS)
+        self.open_indexes()
 
     @rule(damage=st.sampled_from(["remove", "truncate", "manifest"]))
     def lose_files(self, damage: str) -> None:
@@ -210,9 +212,17 @@ def test_sealing_changes_no_order_and_no_score_but_by_the_mean_length(catalog, t
     np.testing.assert_allclose(before.scores, after.scores, rtol=1e-5)
 
 
-def test_an_inverted_file_has_the_recall_that_its_manifest_says(catalog, tmp_path):
-    """Above `flat_rows` the part is approximate; recall measured here against NumPy is within 0.03 of the record."""
-    rules = IndexSettings(seal_rows=1, flat_rows=500, min_recall=0.95)
+@pytest.mark.parametrize(
+    "chosen",
+    [{}, {"codes": "sq4"}, {"codes": "sq8"}, {"kind": "hnsw"}],
+    ids=["ivf:rabitq", "ivf:sq4", "ivf:sq8", "hnsw"],
+)
+def test_an_approximate_part_has_the_recall_that_its_manifest_says(catalog, tmp_path, chosen):
+    """Above `flat_rows` the part is approximate; recall measured here against NumPy is within 0.03 of the record.
+
+    Scores are the cosines themselves, and a filter changes nothing but the rows.
+    """
+    rules = IndexSettings(seal_rows=1, flat_rows=500, min_recall=0.95, **chosen)
     collection = catalog.create_collection("big").id
     texts = [
         f"{n} {WORD}" for n in range(300) for WORD in ("storm", "buoy", "tide", "cable", "chart", "pilot", "north")
@@ -224,13 +234,16 @@ def test_an_inverted_file_has_the_recall_that_its_manifest_says(catalog, tmp_pat
     rows = live_texts(catalog, collection)
     matrix = vectors_for(list(rows.values()))
     queries = vectors_for([f"question {n}" for n in range(200)])
-    found = [set(index.search(query, 10).seqs.tolist()) for query in queries]
+    hits = [index.search(query, 10) for query in queries]
     seqs = np.array(list(rows))
     exact = [set(seqs[np.argsort(-(matrix @ query))[:10]].tolist()) for query in queries]
-    recall = np.mean([len(a & b) / 10 for a, b in zip(found, exact, strict=True)])
-    assert manifest["index"].startswith("ivf")
+    recall = np.mean([len(a & set(b.seqs.tolist())) / 10 for a, b in zip(exact, hits, strict=True)])
+    assert manifest["index"] == chosen.get("kind", "ivf")
+    assert manifest["codes"] == chosen.get("codes", "sq8" if chosen.get("kind") else "rabitq")
     assert manifest["recall@10"] >= 0.95
     assert abs(recall - manifest["recall@10"]) < 0.03
+    for query, found in zip(queries, hits, strict=True):
+        np.testing.assert_allclose(found.scores, matrix[found.seqs - 1] @ query, atol=1e-5)
     some = sorted(rows)[:: len(rows) // 7]
     assert set(index.search(queries[0], 20, np.array(some)).seqs.tolist()) == set(some)
 
@@ -280,5 +293,5 @@ def test_a_damaged_part_is_named_and_refused(catalog, tmp_path, victim):
 
 def test_strategies_give_predictable_vectors():
     assert hash_of("storm") == hash_of("storm")
-    np.testing.assert_allclose(np.linalg.norm(vectors_for(["a", "b"]), axis=1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(vectors_for(["a", "b"]), axis=1), 1.0, atol=1e-3)
     assert words is not None

@@ -166,4 +166,4 @@ def test_a_part_that_is_younger_than_the_look_at_the_catalog_is_not_counted_twic
     put(catalog, collection, "c", texts[2:])
     hits = reader.search(vectors_for(texts[:1])[0], 10)
     assert sorted(hits.seqs.tolist()) == [1, 2, 3]
-    np.testing.assert_allclose(hits.scores[0], 1.0, atol=1e-5)
+    np.testing.assert_allclose(hits.scores[0], 1.0, atol=1e-3)  # vectors are kept in float16

@@ -18,7 +18,7 @@ from pathlib import Path
 #: Not what starts threads when it is imported: openvino, and onnxruntime behind the modules of ``ingest``.
 WARM = (
     "api.cli", "api.problems", "api.schemas", "uvicorn", "fastapi", "httpx", "rag.assembly", "rag.encoders",
-    "rag.testing", "alembic.command", "faiss", "bm25s", "lxml.etree",
+    "rag.testing", "alembic.command", "faiss", "lxml.etree",
 )  # fmt: skip
 _PR_SET_PDEATHSIG = 1
 

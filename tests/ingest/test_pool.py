@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ingest.pool import CHOICE, Batch, Order, Pool
+from rag.protocols import Encoding
 from rag.records import Chunk, Kind
 from tests.contracts.strategies import DIMENSION, vectors_for
 
@@ -26,6 +29,12 @@ def order_of(texts: list[str]) -> Order:
 
 def numbered(name: str, count: int, tokens: int = 10) -> Order:
     return Order.of([chunk_of(f"{name} {n}", tokens) for n in range(count)], {}, DIMENSION)
+
+
+def encoding_of(texts: Sequence[str]) -> Encoding:
+    """What an embedder would make of texts: their codes are the bytes that their vectors begin with."""
+    vectors = vectors_for(texts)
+    return Encoding(vectors, codes=tuple(np.frombuffer(v.tobytes()[:2], np.uint8).reshape(2, 1) for v in vectors))
 
 
 def names_in(batch: Batch) -> set[str]:
@@ -68,7 +77,7 @@ class Interleavings(RuleBasedStateMachine):
     def bring(self, which: int) -> None:
         batch = self.taken.pop(which % len(self.taken))
         self.embedded += batch.texts
-        self.complete += self.pool.bring(batch, vectors_for(batch.texts))
+        self.complete += self.pool.bring(batch, encoding_of(batch.texts))
 
     @precondition(lambda self: self.taken)
     @rule(which=st.integers(0))
@@ -98,8 +107,9 @@ class Interleavings(RuleBasedStateMachine):
     def what_is_not_missing_has_its_own_vector(self) -> None:
         for order in self.orders:
             there = [row for row in range(len(order.chunks)) if row not in order.missing]
-            expected = vectors_for([order.chunks[row].text for row in there])
-            assert np.array_equal(order.vectors[there], expected)
+            expected = encoding_of([order.chunks[row].text for row in there])
+            assert np.array_equal(order.vectors[there], expected.vectors)
+            assert all(np.array_equal(order.codes[row], c) for row, c in zip(there, expected.codes, strict=True))
 
     @invariant()
     def fresh_rows_come_once(self) -> None:
@@ -168,7 +178,7 @@ def test_the_oldest_document_goes_on_in_every_second_batch_while_small_ones_keep
         pool.add(numbered(f"small{n}", 4))
         before = len(large.missing)
         batch = pool.take(4)
-        pool.bring(batch, vectors_for(batch.texts))
+        pool.bring(batch, encoding_of(batch.texts))
         progress.append(len(large.missing) < before)
     assert not [n for n in range(0, 39, 2) if large.missing and not any(progress[n : n + 2])]
     assert not large.missing
@@ -182,7 +192,7 @@ def test_a_small_document_does_not_wait_for_the_end_of_a_large_one(size):
     pool.add(small)
     for _ in range(2):
         batch = pool.take(8)
-        pool.bring(batch, vectors_for(batch.texts))
+        pool.bring(batch, encoding_of(batch.texts))
     assert not small.missing
     assert len(large.missing) >= 400 - 16
 
@@ -195,7 +205,7 @@ def test_a_small_document_of_mixed_lengths_has_a_text_in_every_second_batch(leng
     pool.add(small)
     for _ in range(2 * len(lengths)):
         batch = pool.take(4)
-        pool.bring(batch, vectors_for(batch.texts))
+        pool.bring(batch, encoding_of(batch.texts))
     assert not small.missing
 
 
@@ -204,11 +214,11 @@ def test_an_order_of_known_texts_is_complete_at_once():
     pool, first = Pool(), numbered("tide", 3)
     pool.add(first)
     batch = pool.take(8)
-    assert pool.bring(batch, vectors_for(batch.texts)) == [first]
+    assert pool.bring(batch, encoding_of(batch.texts)) == [first]
     again = numbered("tide", 3)
     assert pool.add(again)
     assert np.array_equal(again.vectors, vectors_for(["tide 0", "tide 1", "tide 2"]))
-    known = {chunk_of("storm").digest: vectors_for(["storm"])[0]}
+    known = {chunk_of("storm").digest: (vectors_for(["storm"])[0], np.zeros((0, 1), np.uint8))}
     half = Order.of([chunk_of("storm"), chunk_of("ebb")], known, DIMENSION)
     assert (half.missing, half.done) == ([1], 0.5)
     assert names_in(Batch(("ebb",), ("x",), ((),))) == {"ebb"}
@@ -220,7 +230,7 @@ def test_a_text_that_comes_while_it_is_being_embedded_is_not_embedded_again():
     pool.add(first)
     batch = pool.take(8)
     assert not pool.add(copy)
-    complete = pool.bring(batch, vectors_for(batch.texts))
+    complete = pool.bring(batch, encoding_of(batch.texts))
     assert complete == [first, copy]
     assert len(pool) == 0
     assert np.array_equal(copy.vectors, first.vectors)

@@ -32,7 +32,9 @@ class CountingEmbedder(WordEmbedder):
     #: Sets ``stop`` once so many passages were embedded.
     most: int = 10**9
 
-    def encode(self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False) -> Encoding:
+    def encode(
+        self, texts: Sequence[str], *, role: Role = "passage", tokens: bool = False, codes: bool = False
+    ) -> Encoding:
         if self.faults and any("faulty" in text for text in texts):
             self.faults.pop()
             raise RuntimeError("a fault of the model")
@@ -40,7 +42,7 @@ class CountingEmbedder(WordEmbedder):
             self.texts.extend(texts)
         if len(self.texts) >= self.most:
             self.stop.set()
-        return WordEmbedder.encode(self, texts, role=role, tokens=tokens)
+        return WordEmbedder.encode(self, texts, role=role, tokens=tokens, codes=codes)
 
     def taken(self) -> list[str]:
         """Return what was embedded since the last call."""

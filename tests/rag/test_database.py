@@ -22,6 +22,7 @@ from alembic.migration import MigrationContext
 
 from rag.catalog import Catalog, Seal
 from rag.errors import BadInput, CitewellError, Misconfigured, Unavailable
+from rag.filters import LARGEST
 from rag.records import State
 from rag.schema import metadata
 from tests.contracts.strategies import EMBEDDER, chunks_of, parsed_of, put, vectors_for
@@ -201,7 +202,7 @@ def test_several_processes_that_start_at_once_migrate_once(empty_database):
     catalog = Catalog(empty_database)
     assert [collection.name for collection in catalog.list_collections()] == ["first"]
     with catalog._read() as connection:
-        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").all() == [("0002",)]
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").all() == [("0003",)]
     catalog.close()
 
 
@@ -322,8 +323,8 @@ class TestValues:
         {"k": "a"}, [{"a": 1}],
     )  # fmt: skip
     ASKED = (
-        True, False, 0, 1, -1, 1.0, 2, 0.5, 0.1, 10**15, 1e300, 2**63 - 1, "", "1", "true", "a", "A", "ä", "x'y",
-        '"', "ab",
+        True, False, 0, 1, -1, 1.0, 2, 0.5, 0.1, 10**15, LARGEST, "", "1", "true", "a", "A", "ä", "x'y", '"',
+        "ab",
     )  # fmt: skip
 
     @staticmethod
@@ -345,7 +346,7 @@ class TestValues:
             assert catalog.commit(version.id, "w", parsed, chunks_of(parsed), vectors_for([f"text {number}"]), EMBEDDER)
         found = [catalog.allowed_rows(collection, {"k": asked}).tolist() for asked in self.ASKED]
         with pytest.raises(BadInput, match="too large a number"):
-            catalog.allowed_rows(collection, {"k": 2**63})
+            catalog.allowed_rows(collection, {"k": LARGEST + 1})
         catalog.close()
         kept = [*enumerate(self.KEPT, 1)]
         assert found == [[seq for seq, value in kept if self.twin(value, asked)] for asked in self.ASKED]
@@ -355,7 +356,6 @@ class TestValues:
         collection = catalog.create_collection("c").id
         for ask in (
             lambda: catalog.find_document(collection, "a\0b"),
-            lambda: catalog.allowed_rows(collection, {"document": "a\0b"}),
             lambda: catalog.accept(collection, "a", "b", 10**30),
         ):  # fmt: skip
             with pytest.raises(BadInput, match=r"can not keep or compare such a value \("):
