@@ -232,8 +232,9 @@ def _follow(mirror: Mirror, stack: ExitStack, rescan: float) -> None:
                 rust_timeout=LOOK,
                 yield_on_timeout=True,
             )
-            for changed in changes:
-                if changed or mirror.seen or time.monotonic() - looked_at > rescan:
+            for number, changed in enumerate(changes):
+                missed = number == 0  # what changed while we looked, before the watch began
+                if changed or missed or mirror.seen or time.monotonic() - looked_at > rescan:
                     looked_at = _look(mirror)
     except KeyboardInterrupt:
         raise Interrupted("Stopped following; nothing was left half done.") from None

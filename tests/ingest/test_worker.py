@@ -176,17 +176,17 @@ def test_a_bad_name_is_refused(citewell, collection):
         accept(citewell.store, collection, "\x00", io.BytesIO(b"x"))
 
 
-def test_sealing_follows_growth(citewell, collection):
+def test_sealing_follows_growth(settings, embedder):
     """Once enough rows have come the worker seals both indexes, and the same passages are found."""
-    rules = citewell.store.settings.index.model_copy(update={"seal_rows": 5})
-    store = citewell.store
-    citewell.store = type(store)(store.settings.model_copy(update={"index": rules}), store.catalog, store.originals)
+    rules = settings.index.model_copy(update={"seal_rows": 5})
     text = "\n\n".join(f"# Part {n}\n\nThe storm number {n} came from the north." for n in range(8))
-    accept(citewell.store, collection, "a.md", io.BytesIO(text.encode()))
-    Worker(citewell).drain()
-    folders = sorted(p.name.rsplit("-", 1)[0] for p in store.index_folder.glob("*/*-*-*"))
-    assert folders == ["dense-8", "lexical-8"]
-    assert len(searchable(citewell, "c", "storm number")) == 8
+    with open_citewell(settings.model_copy(update={"index": rules}), embedder=embedder) as citewell:
+        collection = citewell.store.catalog.create_collection("c")
+        accept(citewell.store, collection, "a.md", io.BytesIO(text.encode()))
+        Worker(citewell).drain()
+        folders = sorted(p.name.rsplit("-", 1)[0] for p in citewell.store.index_folder.glob("*/*-*-*"))
+        assert folders == ["dense-8", "lexical-8"]
+        assert len(searchable(citewell, "c", "storm number")) == 8
 
 
 KILLED = """
