@@ -187,8 +187,12 @@ class MilvusIndex(DerivedIndex[PartT, TailT]):
             return self._all(part, query, k, but(now.sealed_seqs[-1], now.sealed_seqs[now.sealed_retired]))
         hits = no_hits()
         for start in range(0, len(allowed), LISTED):
-            hits = merge(hits, self._all(part, query, k, among(allowed[start : start + LISTED])), k)
+            hits = merge(hits, self._these(part, query, k, allowed[start : start + LISTED]), k)
         return hits
+
+    def _these(self, part: PartT, query: Any, k: int, seqs: Rows) -> Hits:
+        """Return the ``k`` best of a few sealed rows, all of which are live."""
+        return self._all(part, query, k, among(seqs))
 
     def _best(
         self, part: PartT, query: Any, k: int, limit: int, live: Callable[[Rows], Mask], where: str = ""
@@ -331,6 +335,15 @@ class MilvusDense(MilvusIndex[MilvusPart, DenseTail]):
         sealed = self._search_sealed(now, query.tolist(), k, allowed)
         mask = within(now.tail_seqs, now.tail_alive, allowed)
         return merge(sealed, exact_search(now.tail.vectors, now.tail_seqs, mask, query, k), k)
+
+    def _these(self, part: MilvusPart, query: Any, k: int, seqs: Rows) -> Hits:
+        """See above; a graph that may return few of its rows finds none of them, so these are scored here."""
+        if part.kind == "flat":
+            return super()._these(part, query, k, seqs)
+        found = self._catalog.vectors(self._collection_id, self._embedder, seqs.tolist())
+        rows = np.array(sorted(found), dtype=np.int64)
+        vectors = np.array([found[seq] for seq in rows.tolist()], dtype=np.float32).reshape(-1, self._dimension)
+        return exact_search(vectors, rows, np.ones(len(rows), dtype=bool), np.array(query, dtype=np.float32), k)
 
     # -- life cycle --------------------------------------------------------------------------------------------------
 

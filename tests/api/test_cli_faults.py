@@ -46,7 +46,7 @@ def signal_after(process: subprocess.Popen[str], lines: int, number: int) -> str
 def test_an_ingest_that_was_stopped_and_killed_is_finished_by_the_next(tmp_path: Path) -> None:
     cli = Cli(tmp_path / "data", tmp_path)
     command = ("ingest", write_files(tmp_path / "files"), "-c", "buoys")
-    settings = {"INGEST__LEASE_SECONDS": LEASE}
+    settings = {"INGEST__LEASE_SECONDS": LEASE, "INGEST__EMBED_BATCH": "1"}  # so that not all end at once
 
     with cli.start(*command, **settings) as stopped:
         last = signal_after(stopped, 3, signal.SIGINT).splitlines()[-1]

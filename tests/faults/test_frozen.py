@@ -60,7 +60,7 @@ def test_a_frozen_worker_loses_its_files_and_drops_them(tmp_path, stage):
     """Another worker does them once the leases have run out; the first one, thawed, adds nothing, and goes on."""
     entries = generate(tmp_path / "corpus", 36, 3, ("txt", "csv", "pdf"), oddities=False)
     book = Book("c", live={entry.name: file_of(tmp_path / "corpus", entry) for entry in entries})
-    with site(tmp_path / "site", INGEST__EMBED_BATCH="1") as here:
+    with site(tmp_path / "site", INGEST__EMBED_BATCH="4") as here:
         with open_store(load_settings(data=here.data)) as store:
             collection = store.catalog.create_collection("c")
             book.collection_id = collection.id
