@@ -1,8 +1,10 @@
 """Late interaction in a search: weighs the tokens of a question, reads the codes of the candidates, and scores them.
 
 A token of the question weighs as much as its word is rare in the collections that are searched: the idf of the lexical
-index, of today. Stop words and signs weigh nothing. Knows the catalog for the codes and the lexical indexes for how
-rare a term is; the arithmetic is that of `rag.late`.
+index, of today. Stop words and signs weigh nothing. A word with a figure in it (a part number, a year, an error code)
+is there or not: to a model all part numbers look alike, so that the lexical index is asked.
+
+Knows the catalog for the codes and the lexical indexes for their terms; the arithmetic is that of `rag.late`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from rag.protocols import Codes, LexicalIndex, TokenVectors
 from rag.words import WORD, Analyser
 
 Scores = npt.NDArray[np.float32]
+#: How many words with figures of one question are looked up.
+MOST_FIGURES = 8
 
 
 class Interaction:
@@ -39,6 +43,27 @@ class Interaction:
         found = zip(*(index.rarity(wanted) for index in indexes), strict=True)
         rarity = {term: min(weights) for term, weights in zip(wanted, found, strict=True)}
         return np.array([max((rarity[term] for term in some), default=0.0) for some in terms], dtype=np.float32)
+
+    def settle_figures(
+        self,
+        question: str,
+        spans: npt.NDArray[np.int32],
+        matches: Mapping[int, Scores],
+        index: LexicalIndex,
+        most: int,
+    ) -> None:
+        """Set the ``matches`` (q,) of words with figures to 1 where a row holds the word, and to 0 at most elsewhere.
+
+        A word that ``most`` rows or more hold tells little, and is left as it is.
+        """
+        words = dict.fromkeys(word for word in WORD.findall(question) if any(map(str.isdigit, word)))
+        for word in list(words)[:MOST_FIGURES]:
+            holding = index.search(word, most).seqs.tolist()
+            if len(holding) == most:
+                continue
+            tokens = np.array([found == word for found in _words_at(question, spans)])
+            for seq, row in matches.items():
+                row[tokens] = np.maximum(row[tokens], 1) if seq in holding else np.minimum(row[tokens], 0)
 
     def matches(self, collection_id: str, tokens: TokenVectors, seqs: Sequence[int]) -> dict[int, Scores]:
         """Return how well each token of the question is matched (q,) by each of ``seqs``; without rows of no codes."""

@@ -167,9 +167,16 @@ class Retriever:
 
     def _matched(self, plan: Plan, tokens: TokenVectors, best: Sequence[Key]) -> tuple[Vectors, Mapping[Key, Vectors]]:
         """Return the weights of the question's tokens, and how each is matched by those candidates that have codes."""
-        indexes = [self._indexes_of(collection).lexical for collection in plan.collections]
-        weights = self._interaction.weights(plan.question, tokens.spans, indexes)
-        return weights, _by_key(lambda owner, seqs: self._interaction.matches(owner, tokens, seqs), plan, best)
+        by_id = {collection.id: self._indexes_of(collection).lexical for collection in plan.collections}
+        weights = self._interaction.weights(plan.question, tokens.spans, list(by_id.values()))
+        settle, most = self._interaction.settle_figures, plan.candidates
+
+        def matches(owner: str, seqs: Sequence[int]) -> Mapping[int, Vectors]:
+            found = self._interaction.matches(owner, tokens, seqs)
+            settle(plan.question, tokens.spans, found, by_id[owner], most)
+            return found
+
+        return weights, _by_key(matches, plan, best)
 
     def _hopped(self, plan: Plan, scores: Scores, matches: Mapping[Key, Vectors], weights: Vectors) -> Scores:
         """Return the scores with what the second hop adds to them."""

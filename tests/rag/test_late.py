@@ -152,3 +152,23 @@ def test_a_search_shows_what_late_interaction_said(words):
     without = words.search(words.plan("spring tide", ["tides"], parts={"late": False}))
     assert "late" not in without.stages
     assert "late" not in without.passages[0].scores
+
+
+def test_a_part_number_is_found_by_itself_among_its_like(settings, embedder):
+    """Of two hundred passages that differ in the number alone, the right one comes first; so does that of a code."""
+    texts = [f"The reference mark of this file is kestrel{n:07d}." for n in range(100)]
+    texts += [f"Error E{n:02d} stops the pump until it is acknowledged." for n in range(100)]
+    with open_citewell(settings, embedder=embedder) as citewell:
+        catalog = citewell.store.catalog
+        collection = catalog.ensure_collection("parts")
+        version, _ = catalog.accept(collection.id, "a.txt", "0" * 64, 1)
+        catalog.claim("t", 60)
+        parsed = ParsedDocument.from_blocks([Block(Kind.TEXT, text, 1) for text in texts], "text/plain")
+        chunks = [Chunk(e.text, "", e.start, e.end, e.kind, e.page, e.section, 1) for e in parsed.elements]
+        made = embedder.encode(texts, codes=True)
+        catalog.commit(version.id, "t", parsed, chunks, made.vectors, embedder.fingerprint, codes=made.codes)
+        for number in range(0, 100, 9):
+            for question, text in (
+                (f"kestrel{number:07d}", texts[number]), (f"what does error E{number:02d} do", texts[100 + number]),
+            ):  # fmt: skip
+                assert citewell.search(citewell.plan(question, ["parts"])).passages[0].text == text
