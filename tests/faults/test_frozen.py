@@ -41,6 +41,12 @@ def free(data):
         connection.close()
 
 
+def stands_still(pid):
+    """Whether each thread of a process has stopped: they do so one after the other, and one may take a lock before."""
+    stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 def freeze(here, pid, stage):
     """Stop a worker that has files in hand, one of them at a stage, where it holds no lock."""
     end = time.monotonic() + 120
@@ -48,6 +54,7 @@ def freeze(here, pid, stage):
         held = [at for (at,) in here.query("SELECT stage FROM versions WHERE lease_owner LIKE ?", f"%-{pid}-%")]
         if len(held) > 1 and stage in held:
             os.kill(pid, signal.SIGSTOP)
+            until(lambda: stands_still(pid), "the worker stands still")
             if free(here.data):
                 return len(held)
             os.kill(pid, signal.SIGCONT)
