@@ -6,7 +6,7 @@ plain twin that judges both. Knows no text and no model: vectors come from the c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,19 @@ class DenseTail:
         room[self.size : size] = new
         return DenseTail(size, room)
 
+    @classmethod
+    def empty(cls, dimension: int) -> DenseTail:
+        """Return a tail without rows."""
+        return cls(0, np.zeros((0, dimension), dtype=np.float32))
+
+    def extended(self, steps: Iterable[tuple[Rows, Vectors]]) -> tuple[Rows, DenseTail]:
+        """Return the numbers of the rows that ``steps`` bring, and a tail with their vectors behind."""
+        seqs, tail = [np.zeros(0, dtype=np.int64)], self
+        for found, vectors in steps:
+            seqs.append(found)
+            tail = tail.grown(vectors)
+        return np.concatenate(seqs), tail
+
 
 class DenseIndex(DerivedIndex[Searched, DenseTail]):
     """The vectors of one collection under one embedder; the query is a unit vector of shape (dimension,)."""
@@ -79,21 +92,13 @@ class DenseIndex(DerivedIndex[Searched, DenseTail]):
     # -- life cycle --------------------------------------------------------------------------------------------------
 
     def _empty_tail(self) -> DenseTail:
-        return DenseTail(0, np.zeros((0, self._dimension), dtype=np.float32))
+        return DenseTail.empty(self._dimension)
 
     def _grown_tail(self, tail: DenseTail, after: int, last: int) -> tuple[Rows, DenseTail]:
-        seqs = [np.zeros(0, dtype=np.int64)]
-        for found, vectors in self._steps(after, last):
-            seqs.append(found)
-            tail = tail.grown(vectors)
-        return np.concatenate(seqs), tail
+        return tail.extended(self._steps(after, last))
 
     def _steps(self, after: int, last: int) -> Iterator[tuple[Rows, Vectors]]:
-        """Fetch rows step by step, so that no more than one step is in memory."""
-        for start in range(after, last, STEP):
-            found, vectors = self._catalog.vector_rows(self._collection_id, self._space, start, min(start + STEP, last))
-            if len(found):
-                yield found, vectors
+        return vector_steps(self._catalog, self._collection_id, self._space, after, last)
 
     def _write_part(self, folder: Path, last: int) -> tuple[Rows, dict[str, Any]]:
         return write_vectors(folder, self._steps(0, last), self._dimension, self._settings)
@@ -101,6 +106,16 @@ class DenseIndex(DerivedIndex[Searched, DenseTail]):
     def _open_part(self, folder: Path, manifest: Mapping[str, Any]) -> Searched:
         part = open_vectors(folder, manifest, self._dimension)
         return part if self._settings.device == "cpu" else on_gpu(part, self._settings)
+
+
+def vector_steps(
+    catalog: Catalog, collection_id: str, embedder: str, after: int, last: int
+) -> Iterator[tuple[Rows, Vectors]]:
+    """Fetch the live rows in (after, last] step by step, so that no more than one step is in memory."""
+    for start in range(after, last, STEP):
+        found, vectors = catalog.vector_rows(collection_id, embedder, start, min(start + STEP, last))
+        if len(found):
+            yield found, vectors
 
 
 def exact_search(vectors: Vectors, seqs: Rows, mask: Mask, query: Vectors, k: int) -> Hits:

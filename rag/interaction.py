@@ -57,11 +57,14 @@ class Interaction:
         A word that ``most`` rows or more hold tells little, and is left as it is.
         """
         words = dict.fromkeys(word for word in WORD.findall(question) if any(map(str.isdigit, word)))
+        if not words:
+            return
+        of_tokens = np.array(_words_at(question, spans))
         for word in list(words)[:MOST_FIGURES]:
-            holding = index.search(word, most).seqs.tolist()
+            holding = set(index.search(word, most).seqs.tolist())
             if len(holding) == most:
                 continue
-            tokens = np.array([found == word for found in _words_at(question, spans)])
+            tokens = of_tokens == word
             for seq, row in matches.items():
                 row[tokens] = np.maximum(row[tokens], 1) if seq in holding else np.minimum(row[tokens], 0)
 

@@ -37,7 +37,7 @@ import numpy as np
 import structlog
 
 from rag.catalog import Catalog
-from rag.dense import DenseTail, exact_search
+from rag.dense import DenseTail, exact_search, vector_steps
 from rag.errors import CitewellError, IndexDamaged, Unavailable
 from rag.hits import Mask, merge, no_hits, places, top, within
 from rag.lexical import K1, B, LexicalTail, average_length, idf, live, saturation
@@ -348,22 +348,13 @@ class MilvusDense(MilvusIndex[MilvusPart, DenseTail]):
     # -- life cycle --------------------------------------------------------------------------------------------------
 
     def _empty_tail(self) -> DenseTail:
-        return DenseTail(0, np.zeros((0, self._dimension), dtype=np.float32))
+        return DenseTail.empty(self._dimension)
 
     def _grown_tail(self, tail: DenseTail, after: int, last: int) -> tuple[Rows, DenseTail]:
-        seqs = [np.zeros(0, dtype=np.int64)]
-        for found, vectors in self._steps(after, last):
-            seqs.append(found)
-            tail = tail.grown(vectors)
-        return np.concatenate(seqs), tail
+        return tail.extended(self._steps(after, last))
 
     def _steps(self, after: int, last: int) -> Iterator[tuple[Rows, Vectors]]:
-        """Fetch rows step by step, so that no more than one step is in memory."""
-        for start in range(after, last, STEP):
-            end = min(start + STEP, last)
-            found, vectors = self._catalog.vector_rows(self._collection_id, self._embedder, start, end)
-            if len(found):
-                yield found, vectors
+        return vector_steps(self._catalog, self._collection_id, self._embedder, after, last)
 
     def _opened(self, facts: Mapping[str, Any], folder: Path) -> MilvusPart:
         del folder

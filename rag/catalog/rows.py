@@ -80,15 +80,8 @@ class Rows(Part):
 
         A row that was purged is missing.
         """
-        query = (
-            sa.select(chunks.c.seq, vectors.c.codes)
-            .join(vectors, vectors.c.text_id == chunks.c.text_id)
-            .where((chunks.c.collection_id == collection_id) & chunks.c.seq.in_([int(seq) for seq in seqs]))
-            .where(vectors.c.embedder == embedder)
-        )
-        with self._read() as connection:
-            rows = connection.execute(query).all()
-        return {row.seq: codes_of(row.codes, dimension) for row in rows}
+        kept = self._embedded(collection_id, embedder, seqs, vectors.c.codes)
+        return {seq: codes_of(blob, dimension) for seq, blob in kept.items()}
 
     def text_rows(self, collection_id: str, after: int, last: int) -> list[TextRow]:
         """Return the texts, context first, of the live rows in (after, last], in order."""
@@ -181,15 +174,21 @@ class Rows(Part):
 
     def vectors(self, collection_id: str, embedder: str, seqs: Sequence[int]) -> dict[int, Vectors]:
         """Return the vectors (dimension,) of the rows ``seqs`` by sequence number; a row that was purged is missing."""
+        kept = self._embedded(collection_id, embedder, seqs, vectors.c.vector)
+        return dict(zip(kept, vectors_of(list(kept.values())), strict=True))
+
+    def _embedded(
+        self, collection_id: str, embedder: str, seqs: Sequence[int], column: sa.ColumnElement[Any]
+    ) -> dict[int, Any]:
+        """Return by sequence number what an embedder made of the rows ``seqs``: one ``column`` of it."""
         query = (
-            sa.select(chunks.c.seq, vectors.c.vector)
+            sa.select(chunks.c.seq, column)
             .join(vectors, vectors.c.text_id == chunks.c.text_id)
             .where((chunks.c.collection_id == collection_id) & chunks.c.seq.in_([int(seq) for seq in seqs]))
             .where(vectors.c.embedder == embedder)
         )
         with self._read() as connection:
-            rows = connection.execute(query).all()
-        return dict(zip((row.seq for row in rows), vectors_of([row.vector for row in rows]), strict=True))
+            return {row.seq: row[1] for row in connection.execute(query)}
 
     def passages(self, collection_id: str, seqs: Sequence[int]) -> dict[int, Passage]:
         """Return the live chunks among ``seqs`` as passages without scores, by sequence number."""
