@@ -6,9 +6,24 @@ from pathlib import Path
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs: one that nobody has waited for yet does not."""
+    """Whether any thread of a process runs: one that has ended and that nobody has waited for yet does not.
+
+    The first thread is often gone before the others, one that waits for the disk for instance; until the last of them
+    is, the process keeps its files open, and with them its locks and its port.
+    """
+    return any(_runs(task) for task in _tasks(pid))
+
+
+def _tasks(pid: int) -> list[Path]:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return [*Path(f"/proc/{pid}/task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _runs(task: Path) -> bool:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
 

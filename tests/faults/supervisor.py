@@ -202,7 +202,7 @@ class Site:
 def site(folder: Path, modules: str = str(ROOT), **settings: str) -> Iterator[Site]:
     """Yield a site without processes in an empty folder; all that runs there at the end is killed.
 
-    ``modules`` is the path on which its processes find modules.
+    ``modules`` is the path on which its processes find modules. What they wrote last is shown when the test fails.
     """
     (folder / "temporary").mkdir(parents=True)
     chosen = {f"CITEWELL_{name}": value for name, value in {**QUICK, **settings}.items()}
@@ -216,6 +216,9 @@ def site(folder: Path, modules: str = str(ROOT), **settings: str) -> Iterator[Si
     made = Site(folder, zygote, port)
     try:
         yield made
+    except BaseException:
+        say(made.log.read_text(errors="replace")[-20_000:])
+        raise
     finally:
         zygote.close()
         kill(*made.processes())
