@@ -1,9 +1,9 @@
 """The benchmark of scale behind README.md: ``make bench-scale DATA=folder ROWS=1000000``, on BEIR-style folders.
 
-Prints which index is how fast, how exact and how large on so many rows, what the two indexes of a collection cost, and
-how soon a commit is found in another process while parts are sealed. The passages of the folders, and windows of their
-sentences, are embedded by the product and kept in the cache; rows beyond those are mixed from two near ones with noise,
-and the tables say how many are real. Questions are real. Knows no quality but recall against exact search.
+Prints which index is how fast, how exact and how large on so many rows, what the two indexes of a collection cost, how
+long a search takes from the question to its passages, what a passage takes on disk, and how soon a commit is found in
+another process while parts are sealed. The tables say how many of the passages are real; ``material`` makes the others.
+Knows no quality but recall against exact search.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,25 +26,23 @@ from typing import Any
 
 import numpy as np
 
-from eval.folders import read_questions, read_rows
+from eval.material import Material, Step, gather
 from eval.statistics import interval
 from eval.tables import LOG, Table, commit, hardware, report
+from rag.assembly import open_citewell
 from rag.catalog import Catalog
 from rag.dense import DenseIndex
-from rag.encoders import open_embedder
 from rag.hits import Mask
 from rag.lexical import LexicalIndex
 from rag.protocols import Rows, Vectors
 from rag.records import Block, Chunk, Kind, ParsedDocument
 from rag.sealed_vectors import nearest, open_vectors, write_vectors
-from rag.sentences import sentence_spans
-from rag.settings import IndexSettings, Settings, load_settings
+from rag.settings import IndexSettings, load_settings
 
-CANDIDATES, STEP, QUESTIONS = 100, 20_000, 500
-#: Characters of a window of sentences.
-WINDOW = 400
-#: How far a mixed vector is moved away from between its parents.
-NOISE = 0.35
+PARTS = ["kinds", "product", "searches", "freshness"]
+CANDIDATES, STEP = 100, 20_000
+#: Rows of the one document that is committed as a worker does it.
+FIRST = 100
 KINDS = {
     "flat, float32": {"kind": "flat"},
     "hnsw, sq8": {"kind": "hnsw"},
@@ -52,7 +50,6 @@ KINDS = {
     "ivf, sq4": {"kind": "ivf", "codes": "sq4"},
     "ivf, rabitq": {"kind": "ivf", "codes": "rabitq"},
 }
-Step = tuple[Rows, Vectors]
 
 
 def main() -> None:
@@ -60,9 +57,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with folders in BEIR layout")
     parser.add_argument("--rows", type=int, default=100_000, help="how many passages")
     parser.add_argument("--texts", type=int, default=40_000, help="most texts to embed; the others are mixed from them")
-    parser.add_argument(
-        "--only", choices=["embed", "kinds", "product", "freshness"], nargs="*", help="some parts alone"
-    )
+    parser.add_argument("--only", choices=["embed", *PARTS], nargs="*", help="some parts alone")
     parser.add_argument(
         "--kinds", choices=list(KINDS), nargs="*", default=list(KINDS), help="some kinds of index alone"
     )
@@ -72,11 +67,11 @@ def main() -> None:
     if not folders:
         parser.error(f"{options.data} has no folder in BEIR layout.")
     settings = load_settings()
-    only = options.only or ["kinds", "product", "freshness"]
-    real = material(settings, folders, options.texts)
+    only = options.only or PARTS
+    real = gather(settings, folders, options.texts, partial(print, flush=True))
     if only == ["embed"]:
         return
-    count = f"{options.rows:,} passages, {min(options.rows, len(real.texts)):,} of them real"
+    count = f"{options.rows:,} passages, {min(options.rows, len(real.real.texts)):,} of them real"
     tell = partial(report, log=options.log)
     tell(f"Benchmark of scale of {datetime.now(UTC):%Y-%m-%d}, commit {commit()}, {hardware()}; {count}")
     with tempfile.TemporaryDirectory(dir=settings.cache) as scratch:
@@ -85,106 +80,14 @@ def main() -> None:
             tell(
                 "Sealed vectors by kind of index, one thread a query", kinds(real, options.rows, chosen, Path(scratch))
             )
-        if {"product", "freshness"} & set(only):
+        if {"product", "searches", "freshness"} & set(only):
             filled = fill(real, options.rows, Path(scratch))
             tell("The two indexes of a collection", product(real, filled))
+        if "searches" in only:
+            tell("From a question to its passages, one question after another", searches(real, filled))
+            tell("What a passage takes on disk", on_disk(filled))
         if "freshness" in only:
             tell("Seconds from a commit to its first hit in another process", freshness(real, filled))
-
-
-# -- the passages ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """Real texts with their vectors (n, dimension), which rows are near each (n, near), and real questions."""
-
-    texts: Sequence[str]
-    vectors: Vectors
-    near: Rows
-    questions: Sequence[str]
-    asked: Vectors
-    fingerprint: str
-
-    def step(self, start: int, stop: int) -> tuple[list[str], Vectors]:
-        """Return texts and vectors of rows from 0: the real ones first, then mixed ones, always the same."""
-        mixed = np.arange(max(start, len(self.texts)), stop)
-        random = np.random.default_rng([7, start])
-        first = random.integers(0, len(self.texts), len(mixed))
-        second = self.near[first, random.integers(0, self.near.shape[1], len(mixed))]
-        share = random.uniform(0.3, 0.7, (len(mixed), 1)).astype(np.float32)
-        noise = random.standard_normal((len(mixed), self.vectors.shape[1])).astype(np.float32)
-        noise *= NOISE / np.sqrt(self.vectors.shape[1])
-        vectors = share * self.vectors[first] + (1 - share) * self.vectors[second] + noise
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        texts = [
-            *self.texts[start:stop],
-            *(_halves(self.texts[a], self.texts[b]) for a, b in zip(first, second, strict=True)),
-        ]
-        return texts, np.concatenate([self.vectors[start:stop], vectors])
-
-
-def _halves(a: str, b: str) -> str:
-    one, two = a.split(), b.split()
-    return " ".join([*one[: len(one) // 2], *two[len(two) // 2 :]])
-
-
-def material(settings: Settings, folders: Sequence[Path], most: int) -> Material:
-    """Return real passages, with windows of their sentences up to ``most`` texts, and questions; embed what is new."""
-    passages = [str(row.get("text") or row.get("title")) for folder in folders for row in read_rows(folder, "corpus")]
-    windows = (window for text in passages for window in windows_of(text))
-    texts = list(dict.fromkeys([*passages, *windows]))[:most]
-    every = [question.text for folder in folders for question in read_questions(folder)]
-    questions = every[:: max(1, len(every) // QUESTIONS)][:QUESTIONS]
-    embedder = open_embedder(settings.embedder, settings.cache)
-    try:
-        vectors = _embedded(texts, embedder, settings.cache)
-        asked = embedder.encode(questions, role="query").vectors
-    finally:
-        embedder.close()
-    return Material(texts, vectors, _near(vectors, settings.cache), questions, asked, embedder.fingerprint)
-
-
-def windows_of(text: str) -> Iterator[str]:
-    """Yield runs of whole sentences of about `WINDOW` characters, each beginning in the middle of the one before."""
-    spans = sentence_spans(text)
-    begin = 0
-    for place, (start, end) in enumerate(spans):
-        if end - spans[begin][0] >= WINDOW:
-            if (begin, place) != (0, len(spans) - 1):
-                yield text[spans[begin][0] : end]
-            begin = max(begin + 1, (begin + place + 1) // 2)
-        del start
-
-
-def _embedded(texts: Sequence[str], embedder: Any, cache: Path) -> Vectors:
-    """Return the vectors of texts, kept in files of the cache by the thousand, so that an end half way loses little."""
-    folder = cache / "scale"
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for start in range(0, len(texts), 1000):
-        some = list(texts[start : start + 1000])
-        key = hashlib.sha256("\0".join([embedder.fingerprint, *some]).encode()).hexdigest()[:24]
-        file = folder / f"{key}.npy"
-        if not file.is_file():
-            order = np.argsort([len(text) for text in some])
-            vectors = np.zeros((len(some), embedder.dimension), dtype=np.float32)
-            for batch in np.array_split(order, max(1, len(order) // 64)):
-                vectors[batch] = embedder.encode([some[i] for i in batch]).vectors
-            np.save(file, vectors.astype(np.float16))
-            print(f"embedded {start + len(some):,} of {len(texts):,}", flush=True)
-        parts.append(np.load(file).astype(np.float32))
-    return np.concatenate(parts)
-
-
-def _near(vectors: Vectors, cache: Path) -> Rows:
-    file = cache / "scale" / f"near-{hashlib.sha256(vectors.tobytes()).hexdigest()[:24]}.npy"
-    if not file.is_file():
-        halves = vectors.astype(np.float16)
-        blocks = [nearest(halves, vectors[start : start + 2000])[:, 1:] for start in range(0, len(vectors), 2000)]
-        np.save(file, np.concatenate(blocks))
-    found: Rows = np.load(file)
-    return found
 
 
 # -- kinds of index --------------------------------------------------------------------------------------------------
@@ -192,7 +95,9 @@ def _near(vectors: Vectors, cache: Path) -> Rows:
 
 def kinds(real: Material, rows: int, chosen: dict[str, dict[str, str]], scratch: Path) -> Table:
     """Return what each kind of index costs and finds on the same rows and questions."""
-    halves = np.concatenate([real.step(s, min(s + STEP, rows))[1].astype(np.float16) for s in range(0, rows, STEP)])
+    halves = np.concatenate(
+        [real.step(s, min(s + STEP, rows)).vectors.astype(np.float16) for s in range(0, rows, STEP)]
+    )
     exact = nearest(halves, real.asked)
     del halves
     head = ["index", "build s", "bytes a row", "resident MB", "recall@10 of probes", "of questions", "95 %"]
@@ -216,14 +121,14 @@ def kinds(real: Material, rows: int, chosen: dict[str, dict[str, str]], scratch:
 
 
 def _made(real: Material, rows: int, given: dict[str, str], folder: Path) -> tuple[dict[str, Any], float]:
-    steps = (_numbered(start, real.step(start, min(start + STEP, rows))[1]) for start in range(0, rows, STEP))
+    steps = (_numbered(start, real.step(start, min(start + STEP, rows)).vectors) for start in range(0, rows, STEP))
     rules = IndexSettings.model_validate({"flat_rows": 1, **given})
     start = time.perf_counter()
-    _, facts = write_vectors(folder, steps, real.vectors.shape[1], rules)
+    _, facts = write_vectors(folder, steps, real.dimension, rules)
     return facts, time.perf_counter() - start
 
 
-def _numbered(start: int, vectors: Vectors) -> Step:
+def _numbered(start: int, vectors: Vectors) -> tuple[Rows, Vectors]:
     return np.arange(start + 1, start + 1 + len(vectors)), vectors
 
 
@@ -266,33 +171,35 @@ def fill(real: Material, rows: int, scratch: Path) -> Filled:
     """
     catalog = Catalog.in_folder(scratch)
     collection = catalog.create_collection("scale").id
-    filled = Filled(scratch, collection, rows, real.fingerprint, real.vectors.shape[1])
-    texts, vectors = real.step(0, 100)
-    add(catalog, filled, "first", texts, vectors)
+    filled = Filled(scratch, collection, rows, real.fingerprint, real.dimension)
+    add(catalog, filled, "first", real.step(0, FIRST))
     catalog.close()
     with sqlite3.connect(scratch / "catalog.sqlite3") as database:
         (version,) = database.execute("SELECT version_id FROM chunks LIMIT 1").fetchone()
-        for start in range(100, rows, STEP):
-            _insert(database, filled, version, start, *real.step(start, min(start + STEP, rows)))
+        for start in range(FIRST, rows, STEP):
+            _insert(database, filled, version, start, real.step(start, min(start + STEP, rows)))
         database.execute("UPDATE collections SET last_seq = ?, commits = commits + 1", (rows,))
     database.close()
     return filled
 
 
-def _insert(
-    database: sqlite3.Connection, filled: Filled, version: str, start: int, texts: Sequence[str], vectors: Vectors
-) -> None:
+def _insert(database: sqlite3.Connection, filled: Filled, version: str, start: int, step: Step) -> None:
     (last,) = database.execute("SELECT max(id) FROM texts").fetchone()
-    ids = range(last + 1, last + 1 + len(texts))
+    ids = range(last + 1, last + 1 + len(step.texts))
     said = [
-        (i, filled.collection, f"{i:032x}", "", text, len(text) // 5, i) for i, text in zip(ids, texts, strict=True)
+        (i, filled.collection, f"{i:032x}", "", text, len(text) // 5, i)
+        for i, text in zip(ids, step.texts, strict=True)
     ]
     database.executemany(
         "INSERT INTO texts (id, collection_id, digest, context, text, tokens, like_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
         said,
     )
-    blobs = ((i, filled.fingerprint, row.tobytes()) for i, row in zip(ids, vectors.astype("<f2"), strict=True))
-    database.executemany("INSERT INTO vectors (text_id, embedder, vector) VALUES (?, ?, ?)", blobs)
+    halves = step.vectors.astype("<f2")
+    blobs = (
+        (i, filled.fingerprint, vector.tobytes(), codes.tobytes())
+        for i, vector, codes in zip(ids, halves, step.codes, strict=True)
+    )
+    database.executemany("INSERT INTO vectors (text_id, embedder, vector, codes) VALUES (?, ?, ?, ?)", blobs)
     rows = ((filled.collection, start + n + 1, f"{i:032x}", version, i, 0, 1, "text", "[]") for n, i in enumerate(ids))
     database.executemany(
         'INSERT INTO chunks (collection_id, seq, id, version_id, text_id, start, "end", kind, section) '
@@ -301,18 +208,18 @@ def _insert(
     )
 
 
-def add(catalog: Catalog, filled: Filled, name: str, texts: Sequence[str], vectors: Vectors) -> None:
+def add(catalog: Catalog, filled: Filled, name: str, step: Step) -> None:
     """Commit a document as a worker does."""
-    content = "\n".join(texts)
+    content = "\n".join(step.texts)
     sha256 = hashlib.sha256(content.encode()).hexdigest()
     batch = catalog.open_batch(filled.collection)
     catalog.accept(filled.collection, name, sha256, len(content), batch=batch)
     claimed = catalog.claim("bench", 60.0, batch=batch)
     if claimed is None:
         raise SystemExit("The catalog gave no work.")
-    parsed = ParsedDocument.from_blocks([Block(Kind.TEXT, text) for text in texts], "text/plain")
+    parsed = ParsedDocument.from_blocks([Block(Kind.TEXT, text) for text in step.texts], "text/plain")
     pieces = [Chunk(e.text, "", e.start, e.end, e.kind, e.page, e.section, 1) for e in parsed.elements]
-    catalog.commit(claimed.id, "bench", parsed, pieces, vectors, filled.fingerprint)
+    catalog.commit(claimed.id, "bench", parsed, pieces, step.vectors, filled.fingerprint, codes=step.codes)
 
 
 def product(real: Material, filled: Filled) -> Table:
@@ -365,6 +272,48 @@ def _searched(filled: Filled, which: str, queries: Sequence[Any]) -> tuple[Times
     return times, resident
 
 
+def searches(real: Material, filled: Filled) -> Table:
+    """Return what whole searches take in a process of its own: embedding, both indexes, late interaction, passages."""
+    table = [["searches", *PERCENTILES, "p99 ms of processor", "resident MB", "of files", "before"]]
+    with ProcessPoolExecutor(1, mp_context=mp.get_context("spawn")) as pool:
+        times, before, resident, of_files = pool.submit(_whole, filled, list(real.questions)).result()
+    slowest = f"{np.percentile(times.processor, 99):.2f}"
+    sizes = [f"{size:.0f}" for size in (resident, of_files, before)]
+    table.append([f"{len(times.wall):,}", *times.cells(), slowest, *sizes])
+    return table
+
+
+def _whole(filled: Filled, questions: Sequence[str]) -> tuple[Times, float, float, float]:
+    """Return the times of searches, and the megabytes that this process has before them, after them, and of files."""
+    settings = load_settings(data=filled.folder)
+    with open_citewell(settings) as citewell:
+        citewell.embedder.encode(questions[:1], role="query", tokens=True)
+        before = _status("VmRSS")
+        plans = [citewell.plan(question, ["scale"]) for question in questions]
+        for plan in plans:
+            citewell.search(plan)
+        found, times = timed(citewell.search, plans)
+        if not all(ranking.passages for ranking in found):
+            raise SystemExit("A search has found nothing.")
+        return times, before, _status("VmRSS"), _status("RssFile")
+
+
+def on_disk(filled: Filled) -> Table:
+    """Return the bytes a passage by part; ``rows`` are keys and columns of tables that are none of the parts named."""
+    with sqlite3.connect(filled.folder / "catalog.sqlite3") as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (text,) = database.execute("SELECT sum(length(CAST(text AS BLOB))) FROM texts").fetchone()
+        vectors, codes = database.execute("SELECT sum(length(vector)), sum(length(codes)) FROM vectors").fetchone()
+    database.close()
+    whole = (filled.folder / "catalog.sqlite3").stat().st_size
+    parts = {"text": text, "codes": codes, "vectors": vectors, "rows": whole - text - vectors - codes}
+    for which in ("dense", "lexical"):
+        files = (filled.folder / "indexes" / filled.collection).glob(f"{which}-*/*")
+        parts[f"{which} index"] = sum(file.stat().st_size for file in files)
+    parts["all but the text"] = sum(parts.values()) - text
+    return [list(parts), [f"{size / filled.rows:,.0f}" for size in parts.values()]]
+
+
 def freshness(real: Material, filled: Filled, commits: int = 60, every: float = 0.5) -> Table:
     """Commit documents at a steady pace while one process seals without a pause and another one searches."""
     context = mp.get_context("spawn")
@@ -381,7 +330,7 @@ def freshness(real: Material, filled: Filled, commits: int = 60, every: float = 
         vector = random.standard_normal((1, filled.dimension)).astype(np.float32)
         vector /= np.linalg.norm(vector)
         word = f"plover{number:05d}"
-        add(catalog, filled, word, [f"{word} was seen at the shore"], vector)
+        add(catalog, filled, word, Step([f"{word} was seen at the shore"], vector, []))
         said.put((time.monotonic(), word, vector[0]))
         time.sleep(every)
     said.put(None)
