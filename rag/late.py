@@ -5,10 +5,10 @@ The score of a passage is MaxSim of Khattab and Zaharia, "ColBERT" (SIGIR 2020),
     s(q, p) = sum over tokens i of q of  w(i) * max over codes c of p of  <q(i), c>   /   sum of w
 
 The token vectors of a passage come out of the very forward pass that makes its passage vector. They are kept small: the
-tokens of one word are averaged, stop words and signs are left out, the mean token of the embedder is taken away, and of
-each dimension the sign is kept, one bit: 48 bytes a word for 384 dimensions. The question stays in float, so that a
-search needs no model but for embedding it. What the mean does to the products is the same for all passages, and so
-left out.
+tokens of a word are averaged, over all places where it stands; stop words and signs are left out, the mean token of the
+embedder is taken away, and of each dimension the sign is kept, one bit: 48 bytes a word for 384 dimensions. The question
+stays in float, so that a search needs no model but for embedding it. What the mean does to the products is the same for
+all passages, and so left out.
 
 Knows no catalog and no model: codes are arrays here, weights are numbers.
 """
@@ -47,12 +47,15 @@ SAMPLE = (
 def word_groups(text: str, spans: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     """Return for each token of ``text`` by its place in ``spans`` (n, 2) the number of its word, -1 if it has no code.
 
+    A word has one number wherever it stands, but a single character has one at each place: alone it says too little.
     Words are counted from 0, those without a token and stop words not; in a text of stop words alone each token counts.
     """
     word_at = np.full(len(text) + 1, -1, dtype=np.int64)
-    for number, match in enumerate(UNIT.finditer(text)):
-        if match.group().lower() not in STOP_WORDS:
-            word_at[match.start() : match.end()] = number
+    numbers: dict[str | int, int] = {}
+    for match in UNIT.finditer(text):
+        if (word := match.group().lower()) not in STOP_WORDS:
+            named = word if len(word) > 1 else match.start()
+            word_at[match.start() : match.end()] = numbers.setdefault(named, len(numbers))
     words = word_at[spans[:, 0]]
     kept = words >= 0
     if not kept.any():
