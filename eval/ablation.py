@@ -1,15 +1,15 @@
 """What each part of retrieval is worth: the configurations that an ablation compares.
 
-Reads from `rag.records.Parts` what can be switched, so that a new switch has its row without a line here. Knows no
+Reads from `rag.queries.Parts` what can be switched, so that a new switch has its row without a line here. Knows no
 question and no metric.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, replace
 
-from rag.records import Parts
+from rag.queries import Parts
 
 #: The switches that make a ranking of their own, and those of the steps that the table always shows, one on another.
 SOURCES = ("lexical", "dense")
@@ -35,12 +35,14 @@ def only(parts: Parts, *on: str) -> Parts:
     return replace(parts, **{name: name in on for name in switches(parts)})
 
 
-def configurations(default: Parts) -> list[Configuration]:
+def configurations(default: Parts, idle: Collection[str] = ()) -> list[Configuration]:
     """Return what an ablation compares, no two of them alike: the steps up to late interaction, that with each further
     part alone, all parts together, and the product's ``default``, which is always there under its own name.
+
+    Parts that are ``idle`` would do nothing, and are in no row but the default's.
     """
     rows = [Configuration(DEFAULT, default)]
-    for name, on in _combinations(switches(default)):
+    for name, on in _combinations([name for name in switches(default) if name not in idle]):
         parts = only(default, *on)
         if parts not in [row.parts for row in rows[1:]]:
             rows.append(Configuration(name, parts))

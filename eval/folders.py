@@ -19,6 +19,7 @@ import numpy as np
 from rag.assembly import Citewell
 from rag.errors import BadInput, Conflict
 from rag.originals import blocks_of
+from rag.queries import Message, Speaker
 from rag.records import Block, Chunk, Collection, Kind, ParsedDocument, Stage, State
 
 #: Told how many of how many passages are embedded.
@@ -32,24 +33,47 @@ LEASE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with what counts as right: ``relevant`` maps passage ids to grades (0 is judged irrelevant)."""
+    """A question with what counts as right: ``relevant`` maps passage ids to grades (0 is judged irrelevant).
+
+    ``history`` is the conversation before it, for sets that have one.
+    """
 
     id: str
     text: str
     relevant: dict[str, int]
+    history: tuple[Message, ...] = ()
 
 
 def read_questions(folder: Path) -> list[Question]:
-    """Return the questions of a folder that have at least one relevant passage; raises `BadInput`."""
+    """Return the questions of a folder that have at least one relevant passage; raises `BadInput`.
+
+    A row of ``queries`` may have a ``history`` beside its ``_id`` and ``text``: the conversation before the question, a
+    list of objects with ``role`` (user or assistant) and ``content``.
+    """
+    judged = read_relevant(folder)
+    rows = read_rows(folder, "queries")
+    found = [
+        Question(str(row["_id"]), str(row["text"]), judged.get(str(row["_id"]), {}), _history(row)) for row in rows
+    ]
+    return [question for question in found if any(grade > 0 for grade in question.relevant.values())]
+
+
+def read_relevant(folder: Path) -> dict[str, dict[str, int]]:
+    """Return by question id the passages that were judged, with their grades; raises `BadInput`."""
     judged: dict[str, dict[str, int]] = {}
     for line in _lines(folder / "qrels.tsv")[1:]:
         fields = line.split("\t")
         if len(fields) != 3 or not fields[2].lstrip("-").isdigit():
             raise BadInput(f"{folder / 'qrels.tsv'} has a line that is not query-id, corpus-id, score: {line[:80]!r}.")
         judged.setdefault(fields[0], {})[fields[1]] = int(fields[2])
-    rows = read_rows(folder, "queries")
-    found = [Question(str(row["_id"]), str(row["text"]), judged.get(str(row["_id"]), {})) for row in rows]
-    return [question for question in found if any(grade > 0 for grade in question.relevant.values())]
+    return judged
+
+
+def _history(row: dict[str, Any]) -> tuple[Message, ...]:
+    try:
+        return tuple(Message(Speaker(said["role"]), str(said["content"])) for said in row.get("history") or ())
+    except (TypeError, KeyError, ValueError) as error:
+        raise BadInput(f"The question {row['_id']!r} has a history that is no list of role and content.") from error
 
 
 def load_corpus(citewell: Citewell, folder: Path, progress: Progress | None = None) -> Collection:

@@ -21,8 +21,10 @@ from eval.folders import Progress, Question, load_corpus, read_questions
 from eval.statistics import Difference, Numbers, compare, interval
 from rag.assembly import Citewell, open_citewell
 from rag.errors import BadInput, Misconfigured
-from rag.records import Parts, Ranking
+from rag.queries import Parts
+from rag.records import Ranking
 from rag.settings import Settings
+from rag.understanding import MADE_BY_MODEL
 
 #: How deep a ranking is asked for and written to a run file.
 DEPTH = 100
@@ -163,7 +165,8 @@ def evaluate(
     citewell: Citewell, collection: str, questions: Sequence[Question], *, ablate: bool, tell: Tell | None = None
 ) -> Evaluation:
     """Measure the product's default on a collection, with ``ablate`` each configuration of an ablation beside it."""
-    default, *others = configurations(default_parts(citewell, collection))
+    idle = frozenset() if citewell.interpreter.writer else MADE_BY_MODEL
+    default, *others = configurations(default_parts(citewell, collection), idle)
     first = measure(citewell, collection, questions, default)
     if not ablate:
         return Evaluation(first)
@@ -260,7 +263,8 @@ def _search(
     citewell: Citewell, collection: str, question: Question, parts: Parts | None, top_k: int | None = None
 ) -> Ranking:
     switched = {name: getattr(parts, name) for name in switches(parts)} if parts else None
-    return citewell.search(citewell.plan(question.text, [collection], top_k=top_k, parts=switched))
+    plan = citewell.plan(question.text, [collection], top_k=top_k, parts=switched, history=question.history)
+    return citewell.search(plan)
 
 
 def percentiles(seconds: Numbers) -> dict[str, float]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from rag.batching import BatchingEmbedder
 from rag.catalog import Purged
@@ -20,15 +21,18 @@ from rag.lexical import LexicalIndex
 from rag.pipeline import Pipeline
 from rag.plan import Filters, make_plan
 from rag.protocols import Embedder, Generator, Judge, Reranker
+from rag.queries import Message
 from rag.reader import Reader
 from rag.records import Answer, Collection, Plan, Ranking
 from rag.retrieval import Indexes, Retriever
 from rag.searches import Searches
 from rag.settings import Settings
 from rag.store import Store, open_store
+from rag.understanding import Interpreter
 
 #: Tokens of the window that are kept free between prompt and answer, since prompts are measured by an estimate.
 SLACK = 64
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class Citewell:
     reranker: Reranker | None = None
     retriever: Retriever = field(init=False)
     searches: Searches = field(init=False)
+    interpreter: Interpreter = field(init=False)
     pipeline: Pipeline = field(init=False)
     _indexes: dict[str, Indexes] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -52,12 +57,14 @@ class Citewell:
         embedder = BatchingEmbedder(self.embedder)
         self.retriever = Retriever(self.store.catalog, embedder, self.indexes_of, settings.retrieval, self.reranker)
         self.searches = Searches(self.retriever, embedder, settings.server)
-        falls_back = settings.generator.fall_back and not isinstance(self.generator, Reader)
+        is_model = not isinstance(self.generator, Reader)
+        self.interpreter = Interpreter(self.generator if is_model else None, settings.understanding)
         self.pipeline = Pipeline(
             catalog=self.store.catalog,
+            interpreter=self.interpreter,
             searches=self.searches,
             generator=self.generator,
-            fall_back=Reader(self.embedder) if falls_back else None,
+            fall_back=Reader(self.embedder) if is_model and settings.generator.fall_back else None,
             judge=self.judge,
             prompt_tokens=settings.generator.context_tokens - settings.generator.max_tokens - SLACK,
             settings_digest=settings.digest(),
@@ -80,9 +87,10 @@ class Citewell:
         top_k: int | None = None,
         *,
         parts: Mapping[str, bool] | None = None,
-        diversity: float = 0.0,
-        around: int = 0,
-        section: bool = False,
+        diversity: float | None = None,
+        around: int | None = None,
+        section: bool | None = None,
+        history: Sequence[Message] = (),
     ) -> Plan:
         """Return the plan for a question in the collections of these names, see `rag.plan.make_plan`.
 
@@ -91,12 +99,17 @@ class Citewell:
         found = [self.store.catalog.collection(name, counted=False) for name in dict.fromkeys(collections)]
         return make_plan(
             question, found, self.store.settings, filters=filters, top_k=top_k, parts=parts,
-            diversity=diversity, around=around, section=section,
+            diversity=diversity, around=around, section=section, history=history,
         )  # fmt: skip
 
-    def search(self, plan: Plan) -> Ranking:
-        """Return the best passages for a plan; a server asks ``searches``, which does the same for many at once."""
-        return self.retriever.retrieve(plan)
+    def search(self, plan: Plan, *, trace: bool = False) -> Ranking:
+        """Return the best passages for a plan, for code that has no event loop; for ``trace`` see `rag.retrieval`.
+
+        A server lets ``interpreter`` understand plans and asks ``searches``, which do the same for many at once.
+        """
+        if self.interpreter.is_needed(plan):
+            plan = self._once(self.interpreter.understand(plan))
+        return self.retriever.retrieve(plan, trace=trace)
 
     def purge(self, collection: Collection, document_ids: Sequence[str] | None = None) -> Purged:
         """Remove for good what is deleted or replaced in a collection, of all its documents or of some of them.
@@ -121,14 +134,18 @@ class Citewell:
 
     def ask_once(self, plan: Plan) -> Answer:
         """Answer a plan from code that has no event loop, in one that is closed afterwards."""
+        return self._once(self.ask(plan))
 
-        async def ask() -> Answer:
+    def _once(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """Return what comes of work with the generator, in an event loop that is closed afterwards."""
+
+        async def run() -> ResultT:
             try:
-                return await self.ask(plan)
+                return await work
             finally:
                 await self.generator.aclose()
 
-        return asyncio.run(ask())
+        return asyncio.run(run())
 
 
 @contextmanager

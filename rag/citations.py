@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from rag.protocols import Judge
 from rag.records import Citation, Claim, Delta, Passage, Quote
 from rag.sentences import sentence_spans
+from rag.windows import quoted_chunk, window
 
 #: A marker as models write it: [1], [1, 2], [1][2] one after the other, and the wide brackets of CJK text.
 MARKER = re.compile(r"[\[【]\s*(\d{1,3}(?:\s*[,;，、]\s*\d{1,3})*)\s*[\]】]")
@@ -134,42 +135,50 @@ def _owner(spans: Sequence[tuple[int, int]], plain: str, position: int) -> tuple
 
 
 def cite(claim: RawClaim, passages: Sequence[Passage], judge: Judge) -> Claim:
-    """Return the claim with a citation for each passage it names: its quotes, or the sentence that supports it best."""
+    """Return the claim with a citation for each passage it names: its quotes, or the sentence that supports it best.
+
+    The sentence is one of the passage or of a chunk around it, and the citation names the chunk.
+    """
     quotes = claim.quotes or tuple(
         quote for number in claim.passages if (quote := _best_sentence(claim.text, number, passages[number - 1], judge))
     )
-    texts = [passages[quote.passage - 1].text[quote.start : quote.end] for quote in quotes]
-    scores = judge.support([(claim.text, text) for text in texts])
+    quoted = [(quote, quoted_chunk(passages[quote.passage - 1], quote)) for quote in quotes]
+    scores = judge.support([(claim.text, _words(quote, chunk)) for quote, chunk in quoted])
     citations = tuple(
-        _citation(claim, quote, passages[quote.passage - 1], score) for quote, score in zip(quotes, scores, strict=True)
+        _citation(claim, quote, chunk, score) for (quote, chunk), score in zip(quoted, scores, strict=True)
     )
     return Claim(claim.text, claim.start, claim.end, citations)
 
 
 def _best_sentence(claim: str, number: int, passage: Passage, judge: Judge) -> Quote | None:
-    spans = sentence_spans(passage.text)
-    scores = judge.support([(claim, passage.text[start:end]) for start, end in spans])
+    chunks = sorted(window(passage), key=lambda chunk: chunk.chunk_id != passage.chunk_id)  # of equals, the passage's
+    spans = [(chunk, start, end) for chunk in chunks for start, end in sentence_spans(chunk.text)]
+    scores = judge.support([(claim, chunk.text[start:end]) for chunk, start, end in spans])
     if not spans or max(scores) <= 0:
         return None
-    start, end = spans[scores.index(max(scores))]
-    return Quote(number, start, end)
+    chunk, start, end = spans[scores.index(max(scores))]
+    return Quote(number, chunk.start + start, chunk.start + end)
 
 
-def _citation(claim: RawClaim, quote: Quote, passage: Passage, score: float) -> Citation:
+def _words(quote: Quote, chunk: Passage) -> str:
+    return chunk.text[quote.start - chunk.start : quote.end - chunk.start]
+
+
+def _citation(claim: RawClaim, quote: Quote, chunk: Passage, score: float) -> Citation:
     return Citation(
         answer_start=claim.start,
         answer_end=claim.end,
         number=quote.passage,
-        document_id=passage.document_id,
-        document=passage.document,
-        version_id=passage.version_id,
-        version=passage.version,
-        chunk_id=passage.chunk_id,
-        page=passage.page,
-        section=passage.section,
-        source_start=passage.start + quote.start,
-        source_end=passage.start + quote.end,
-        quote=passage.text[quote.start : quote.end],
+        document_id=chunk.document_id,
+        document=chunk.document,
+        version_id=chunk.version_id,
+        version=chunk.version,
+        chunk_id=chunk.chunk_id,
+        page=chunk.page,
+        section=chunk.section,
+        source_start=quote.start,
+        source_end=quote.end,
+        quote=_words(quote, chunk),
         score=round(score, 4),
     )
 

@@ -1,4 +1,4 @@
-"""Text to vectors: owns sentence-transformers, torch and OpenVINO.
+"""Text to vectors: owns sentence-transformers and torch.
 
 Two embedders behind one protocol: any sentence-transformers model on torch (CPU or GPUs), and the built-in
 all-MiniLM-L6-v2 on OpenVINO, which reads an ONNX file that is exported once from the same weights and kept in the cache
@@ -14,7 +14,6 @@ import copy
 import hashlib
 import os
 import queue
-import sys
 import tempfile
 import threading
 import warnings
@@ -29,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag.errors import Misconfigured
+from rag.graphs import compile_openvino, has_openvino, import_openvino
 from rag.late import SAMPLE, shares, word_groups
 from rag.protocols import Codes, Encoding, Role, TokenVectors, Vectors
 from rag.quiet import silence_dependencies
@@ -38,7 +38,9 @@ from rag.tokens import counter_of, open_counter, open_tokenizer
 BUILT_IN = "all-MiniLM-L6-v2"
 #: Most padded tokens of one forward pass on a CPU: what one core does best in its caches (`eval/LOG.md` has the trial).
 PASS_TOKENS = 2048
-#: The same on a GPU, which wants more to do at once.
+#: What a pass on a CPU costs beside its tokens, in padded tokens.
+PASS_COST = 80
+#: Most padded tokens of one pass on a GPU, which wants more to do at once.
 GPU_PASS_TOKENS = 32_768
 
 
@@ -57,7 +59,7 @@ def open_embedder(settings: EmbedderSettings, cache: Path) -> OpenVINOEmbedder |
     folder = built_in_model() if built_in else Path(settings.model)
     if settings.backend == "openvino" and not built_in:
         raise Misconfigured(f"The OpenVINO backend runs {BUILT_IN} only; set embedder.backend to torch or auto.")
-    if built_in and settings.backend != "torch" and (settings.backend == "openvino" or _has_openvino()):
+    if built_in and settings.backend != "torch" and (settings.backend == "openvino" or has_openvino()):
         return OpenVINOEmbedder(folder, cache, settings.threads)
     if not folder.is_dir() and not settings.allow_download:
         raise Misconfigured(
@@ -91,6 +93,23 @@ def pack_by_tokens(lengths: Sequence[int], most_tokens: int, most_rows: int = 25
         yield batch
 
 
+def with_less_padding(batch: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+    """Return a batch of `pack_by_tokens` cut into the passes that cost least: their padded tokens and `PASS_COST` each.
+
+    A short question beside a long one would pay for the length of that.
+    """
+    starts = [n for n, i in enumerate(batch) if n == 0 or lengths[i] < lengths[batch[n - 1]]]
+    least, cut = {0: 0}, {0: 0}
+    for end in [*starts[1:], len(batch)]:
+        costs = ((least[n] + PASS_COST + (end - n) * lengths[batch[n]], n) for n in starts if n < end)
+        least[end], cut[end] = min(costs)
+    passes, end = [], len(batch)
+    while end:
+        passes.append(list(batch[cut[end] : end]))
+        end = cut[end]
+    return passes[::-1]
+
+
 class OpenVINOEmbedder:
     """The built-in model on OpenVINO, in bfloat16 where the processor has it and float32 elsewhere.
 
@@ -102,7 +121,7 @@ class OpenVINOEmbedder:
     window = 256
 
     def __init__(self, folder: Path, cache: Path, threads: int = 0) -> None:
-        openvino = _import_openvino()
+        import_openvino()
         digest = _file_digest(folder / "model.safetensors")
         self.fingerprint = f"{BUILT_IN}-{digest[:12]}-mean-{self.window}"
         self.counter = counter_of(folder / "tokenizer.json")
@@ -114,13 +133,8 @@ class OpenVINOEmbedder:
         self._cores = threads or len(os.sched_getaffinity(0))
         self.batch = 32 * max(2, self._cores)
         self._pool = ThreadPoolExecutor(self._cores, thread_name_prefix="embedder")
-        options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": self._cores, "INFERENCE_NUM_THREADS": self._cores,
-        }  # fmt: skip
-        core = openvino.Core()
-        self._model = core.compile_model(core.read_model(model), "CPU", options)
+        self._model, precision = compile_openvino(model, self._cores)
         self.dimension = int(self._model.output("vector").get_partial_shape()[1].get_length())
-        precision = str(self._model.get_property("INFERENCE_PRECISION_HINT")).rsplit("'", 2)[-2]
         self.engine = f"openvino {precision}"
         self._idle: list[Any] = []  # requests that nobody uses; taking and putting back are atomic
 
@@ -145,7 +159,8 @@ class OpenVINOEmbedder:
                     if codes:
                         packed[position] = _own(request.get_tensor("codes").data[row], groups[row])
 
-        batches = list(pack_by_tokens([len(e.ids) for e in encoded], PASS_TOKENS))
+        lengths = [len(e.ids) for e in encoded]
+        batches = [few for batch in pack_by_tokens(lengths, PASS_TOKENS) for few in with_less_padding(batch, lengths)]
         if len(batches) == 1:
             run(batches[0])
         else:
@@ -479,24 +494,6 @@ def _state_digest(model: Any) -> str:
         digest.update(name.encode())
         digest.update(tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _has_openvino() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("openvino") is not None
-
-
-def _import_openvino() -> Any:
-    # Its telemetry package is a hard dependency but optional in code: without it OpenVINO uses a stub of its own.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
-        import openvino
-    except ImportError as error:
-        raise Misconfigured(
-            "The OpenVINO backend is not installed; run `pip install citewell[cpu]` or set embedder.backend to torch."
-        ) from error
-    return openvino
 
 
 def _export_onnx(folder: Path, target: Path, tokenizer: Any) -> None:

@@ -157,8 +157,9 @@ class OpenAIGenerator:
     def _answer_room(self, prompt: Prompt) -> int:
         """Return how long the answer may be: a request over the window can stop trtllm-serve's engine for everyone."""
         settings = self._settings
-        room = min(settings.max_tokens, settings.context_tokens - prompt.tokens)
-        if room < min(settings.max_tokens, _LEAST_ANSWER_TOKENS):
+        most = min(settings.max_tokens, prompt.max_tokens or settings.max_tokens)
+        room = min(most, settings.context_tokens - prompt.tokens)
+        if room < min(most, _LEAST_ANSWER_TOKENS):
             raise GeneratorFailed(
                 f"The prompt takes about {prompt.tokens} of the {settings.context_tokens} tokens of the generator's "
                 "window (generator.context_tokens) and leaves no room for an answer."

@@ -9,7 +9,8 @@ Knows the catalog for the codes and the lexical indexes for their terms; the ari
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from rag.protocols import Codes, LexicalIndex, TokenVectors
 from rag.words import WORD, Analyser
 
 Scores = npt.NDArray[np.float32]
+KeyT = TypeVar("KeyT", bound=Hashable)
 #: How many words with figures of one question are looked up.
 MOST_FIGURES = 8
 
@@ -68,11 +70,15 @@ class Interaction:
             for seq, row in matches.items():
                 row[tokens] = np.maximum(row[tokens], 1) if seq in holding else np.minimum(row[tokens], 0)
 
-    def matches(self, collection_id: str, tokens: TokenVectors, seqs: Sequence[int]) -> dict[int, Scores]:
-        """Return how well each token of the question is matched (q,) by each of ``seqs``; without rows of no codes."""
-        found: Mapping[int, Codes] = self._catalog.codes(collection_id, self._embedder, self._dimension, seqs)
-        coded = [seq for seq, codes in found.items() if len(codes)]
-        return dict(zip(coded, max_sim(tokens.vectors, [found[seq] for seq in coded]), strict=True))
+    def codes(self, collection_id: str, seqs: Sequence[int]) -> Mapping[int, Codes]:
+        """Return the codes of rows of a collection, which `matches` scores."""
+        return self._catalog.codes(collection_id, self._embedder, self._dimension, seqs)
+
+    @staticmethod
+    def matches(tokens: TokenVectors, found: Mapping[KeyT, Codes]) -> dict[KeyT, Scores]:
+        """Return how well each token of the question is matched (q,) by each of some rows; without rows of no codes."""
+        coded = [key for key, codes in found.items() if len(codes)]
+        return dict(zip(coded, max_sim(tokens.vectors, [found[key] for key in coded]), strict=True))
 
 
 def _words_at(question: str, spans: npt.NDArray[np.int32]) -> list[str]:

@@ -6,9 +6,9 @@ The score of a passage is MaxSim of Khattab and Zaharia, "ColBERT" (SIGIR 2020),
 
 The token vectors of a passage come out of the very forward pass that makes its passage vector. They are kept small: the
 tokens of a word are averaged, over all places where it stands; stop words and signs are left out, the mean token of the
-embedder is taken away, and of each dimension the sign is kept, one bit: 48 bytes a word for 384 dimensions. The question
-stays in float, so that a search needs no model but for embedding it. What the mean does to the products is the same for
-all passages, and so left out.
+embedder is taken away, and of each dimension the sign is kept, one bit: 48 bytes a word for 384 dimensions. The
+question stays in float, so that a search needs no model but for embedding it. What the mean does to the products is the
+same for all passages, and so left out.
 
 Knows no catalog and no model: codes are arrays here, weights are numbers.
 """

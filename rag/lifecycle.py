@@ -124,7 +124,10 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
     # -- freshness ---------------------------------------------------------------------------------------------------
 
     def current(self) -> Snapshot[PartT, TailT]:
-        """Return a snapshot that holds every commit made before this call, in any process."""
+        """Return a snapshot that holds every commit made before this call, in any process.
+
+        In one moment of the catalog, that holds those before the moment, and files are looked at once.
+        """
         pulse, now = self._catalog.pulse(self._collection_id), self._snapshot
         if pulse.commits == now.pulse.commits and self._is_whole(now):
             return now
@@ -135,7 +138,10 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
 
     def _is_whole(self, snapshot: Snapshot[PartT, TailT]) -> bool:
         """Say whether the files of the sealed part are as they were when they were checked."""
-        return snapshot.seal is None or stamp_of(self._folder / snapshot.seal.folder) == snapshot.stamp
+        if snapshot.seal is None:
+            return True
+        folder = self._folder / snapshot.seal.folder
+        return self._catalog.at_the_moment(("stamp", str(folder)), lambda: stamp_of(folder)) == snapshot.stamp
 
     def _advanced(self, old: Snapshot[PartT, TailT], pulse: Pulse) -> Snapshot[PartT, TailT]:
         seal = self._catalog.seal(self._collection_id, self.kind, self._space)

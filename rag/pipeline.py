@@ -22,6 +22,8 @@ from rag.protocols import Generator, Judge
 from rag.records import Answer, Claim, Plan, Prompt, Ranking
 from rag.retrieval import Clock
 from rag.searches import Searches
+from rag.understanding import Interpreter
+from rag.windows import window
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +64,7 @@ class Pipeline:
     """The parts of the journey. ``fall_back`` answers when ``generator`` fails; None lets the failure through."""
 
     catalog: Catalog
+    interpreter: Interpreter
     searches: Searches
     generator: Generator
     fall_back: Generator | None
@@ -76,12 +79,13 @@ class Pipeline:
         done if too many searches are in hand.
         """
         clock = Clock()
-        ranking = await asyncio.wrap_future(self.searches.submit(lambda: plan, lambda _, ranking: ranking))
+        plan = await self.interpreter.understand(plan)
+        ranking = await asyncio.wrap_future(self.searches.submit(lambda: plan, lambda _, ranking: ranking, trace=True))
         yield Passages(ranking)
         prompt = build_prompt(
-            plan.question, ranking.passages, budget_tokens=self.prompt_tokens, count_tokens=estimate_tokens
+            plan.queries[0].text, ranking.passages, budget_tokens=self.prompt_tokens, count_tokens=estimate_tokens
         )
-        parser, writer, notice = ClaimParser(len(prompt.passages)), self.generator, None
+        parser, writer, notice = ClaimParser(len(prompt.passages)), self.generator, ranking.notice
         with clock.stage("generate"):
             try:
                 async with aclosing(self._write(writer, prompt, parser)) as tokens:
@@ -93,9 +97,10 @@ class Pipeline:
                 log.warning(
                     "generator failed, the built-in reader answers", generator=self.generator.name, code=error.code
                 )
-                notice = f"The generator failed, so the built-in reader answered. {error.message}"
+                failed = f"The generator failed, so the built-in reader answered. {error.message}"
+                notice = f"{notice} {failed}" if notice else failed
                 parser, writer = ClaimParser(len(prompt.passages)), self.fall_back
-                yield Restart(notice)
+                yield Restart(failed)
                 async with aclosing(self._write(writer, prompt, parser)) as tokens:
                     async for token in tokens:
                         yield token
@@ -152,7 +157,8 @@ class Pipeline:
             generator=generator,
             created_at=datetime.now(UTC),
             notice=notice,
-            stages=dict(ranking.stages) | {"prompt": tuple(p.chunk_id for p in prompt.passages)},
+            stages=dict(ranking.stages) | {"prompt": tuple(c.chunk_id for p in prompt.passages for c in window(p))},
             timings=dict(ranking.timings) | clock.seconds,
             settings_digest=self.settings_digest,
+            queries=ranking.queries,
         )

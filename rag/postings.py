@@ -21,6 +21,8 @@ from rag.hits import Mask
 Integers = np.ndarray[Any, np.dtype[np.integer[Any]]]
 #: The files of kept postings; `words` are the terms in UTF-8, one behind the other, `ends` where each ends.
 FILES = ("words", "ends", "starts", "rows", "counts", "lengths")
+#: Most terms of which the place is remembered.
+REMEMBERED = 1024
 #: Postings that are worked on at once while they are kept.
 BLOCK = 1 << 22
 
@@ -114,6 +116,7 @@ class Words(Sequence[bytes]):
     def __init__(self, words: Integers, ends: Integers) -> None:
         self._words = memoryview(words)  # type: ignore[arg-type]
         self._ends = ends
+        self._places: dict[str, int | None] = {}
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -128,7 +131,18 @@ class Words(Sequence[bytes]):
         return bytes(self._words[int(self._ends[place - 1]) if place else 0 : int(self._ends[place])])
 
     def place(self, term: str) -> int | None:
-        """Return the number of a term, None if it is not there."""
+        """Return the number of a term, None if it is not there.
+
+        Some are remembered: a search asks for each term twice, and questions have terms in common.
+        """
+        if term in (places := self._places):
+            return places[term]
+        if len(places) >= REMEMBERED:
+            self._places = places = {}
+        places[term] = found = self._looked_up(term)
+        return found
+
+    def _looked_up(self, term: str) -> int | None:
         word = term.encode(errors="surrogatepass")
         place = bisect_left(self, word)
         return place if place < len(self) and self[place] == word else None

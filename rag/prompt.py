@@ -5,7 +5,8 @@ prompt and occurs in none of them, so that no passage can close its own tag or o
 would read as the start of another speaker (``<|im_end|>``, ``[INST]`` ...) is broken up. Only the message shows the
 altered or shortened text: ``Prompt.passages`` holds the passages as they were retrieved.
 
-This module knows no model, no tokenizer and no server: how long a text is, its caller says.
+What stands around a passage is shown in its block, in the order of the document; it is the first to go where room is
+short. This module knows no model, no tokenizer and no server: how long a text is, its caller says.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import html
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rag.errors import BadInput, Misconfigured
-from rag.records import Passage, Prompt, digest
+from rag.records import Neighbour, Passage, Prompt, digest
+from rag.windows import each_once, nearest_first, window
 
 ABSTENTION = "The documents do not say."
 
@@ -77,16 +79,23 @@ def build_prompt(
     up to the end of a sentence, or else of a word. ``budget_tokens`` bounds ``Prompt.tokens``: both messages as counted
     by ``count_tokens`` (see `estimate_tokens`), plus ``MESSAGE_TOKENS`` for each. Equal input gives an equal prompt.
 
+    Room that the passages leave goes to what stands around them: each chunk once, the nearest first, up to the first
+    that does not fit. ``Prompt.passages`` have around them what is shown.
+
     Raises `Misconfigured` when the budget does not even hold the instructions, and `BadInput` when the question
     leaves no room for the beginning of one passage.
     """
-    asked = _plain(question).strip()
+    asked = plain(question).strip()
     layout = _Layout(_tag(asked, passages), asked, budget_tokens, count_tokens)
     layout.require_room()
-    blocks = layout.whole(passages)
-    if passages and not blocks:
-        blocks = [layout.cut(passages[0])]
-    return Prompt(question, tuple(passages[: len(blocks)]), layout.messages(blocks), layout.tokens(blocks))
+    shown = layout.whole(passages)
+    blocks = layout.blocks(shown)
+    if passages and not shown:
+        shown, blocks = [replace(passages[0], around=())], [layout.cut(passages[0])]
+    elif any(passage.around for passage in passages):
+        shown = layout.surrounded(each_once(passages[: len(shown)]))
+        blocks = layout.blocks(shown)
+    return Prompt(question, tuple(shown), layout.messages(blocks), layout.tokens(blocks))
 
 
 def estimate_tokens(text: str) -> int:
@@ -154,19 +163,39 @@ class _Layout:
             )
         raise self._question_too_long()
 
-    def whole(self, passages: Sequence[Passage]) -> list[str]:
-        """Return the blocks of the first passages that fit as they are."""
-        blocks: list[str] = []
+    def blocks(self, passages: Sequence[Passage]) -> list[str]:
+        return [self._block(number, passage, _shown(passage)) for number, passage in enumerate(passages, 1)]
+
+    def whole(self, passages: Sequence[Passage]) -> list[Passage]:
+        """Return the first passages that fit as they are, with nothing around them."""
+        kept: list[Passage] = []
         room = self.budget - self.tokens(())
         for number, passage in enumerate(passages, 1):
-            block = self._block(number, passage, passage.indexed_text)
-            room -= self.count(block)
+            room -= self.count(self._block(number, passage, passage.indexed_text))
             if room < 0:
                 break
-            blocks.append(block)
-        while blocks and self.tokens(blocks) > self.budget:  # the whole may count more than its parts
-            blocks.pop()
-        return blocks
+            kept.append(replace(passage, around=()))
+        while kept and self.tokens(self.blocks(kept)) > self.budget:  # the whole may count more than its parts
+            kept.pop()
+        return kept
+
+    def surrounded(self, passages: Sequence[Passage]) -> list[Passage]:
+        """Return passages that fit with as much of what stands around them as fits, too."""
+        alone = [replace(passage, around=()) for passage in passages]
+        room = self.budget - self.tokens(self.blocks(alone))
+        fitting = 0
+        nearest = nearest_first(passages)
+        for _, chunk in nearest:
+            room -= self.count(plain(f"\n{chunk.indexed_text}"))
+            if room < 0:
+                break
+            fitting += 1
+        while fitting:
+            shown = _with(alone, nearest[:fitting])
+            if self.tokens(self.blocks(shown)) <= self.budget:  # as above
+                return shown
+            fitting -= 1
+        return alone
 
     def cut(self, passage: Passage) -> str:
         """Return the block of a first passage that does not fit, with its context if a sentence fits, too."""
@@ -193,7 +222,7 @@ class _Layout:
 
     def _block(self, number: int, passage: Passage, text: str) -> str:
         attributes = "".join(f' {name}="{_attribute(value)}"' for name, value in _attributes(passage))
-        return f'<{self.tag} number="{number}"{attributes}>\n{_plain(text)}\n</{self.tag}>'
+        return f'<{self.tag} number="{number}"{attributes}>\n{plain(text)}\n</{self.tag}>'
 
     def _question_too_long(self) -> BadInput:
         return BadInput(
@@ -205,12 +234,38 @@ def _tag(question: str, passages: Sequence[Passage]) -> str:
     """Return a tag name that depends on all contents and occurs in none of them, in upper or lower case."""
     contents = [question]
     for passage in passages:
-        contents += [_plain(passage.indexed_text), *(_plain(value) for _, value in _attributes(passage))]
+        contents += [plain(chunk.indexed_text) for chunk in window(passage)]
+        contents += [plain(value) for _, value in _attributes(passage)]
+    return fresh_tag("passage", contents)
+
+
+def fresh_tag(name: str, contents: Sequence[str]) -> str:
+    """Return a tag name that depends on all contents and occurs in none of them, in upper or lower case."""
     shown = "\n".join(contents).lower()
     nonce = digest(*contents)[:8]
     while nonce in shown:
         nonce = digest(nonce, *contents)[:8]
-    return f"passage-{nonce}"
+    return f"{name}-{nonce}"
+
+
+def _shown(passage: Passage) -> str:
+    """Return the text of a passage's window; a chunk has its context before it where that is not the last one's."""
+    chunks = window(passage)
+    before = [None, *(chunk.context for chunk in chunks)]
+    return "\n".join(
+        chunk.text if chunk.context == last else chunk.indexed_text for chunk, last in zip(chunks, before, strict=False)
+    )
+
+
+def _with(alone: Sequence[Passage], added: Sequence[tuple[int, Neighbour]]) -> list[Passage]:
+    """Return the passages with those chunks around them that were ``added``, each to the passage at its position."""
+    around: dict[int, list[Neighbour]] = {}
+    for position, chunk in added:
+        around.setdefault(position, []).append(chunk)
+    return [
+        replace(passage, around=tuple(sorted(around.get(position, ()), key=lambda chunk: chunk.seq)))
+        for position, passage in enumerate(alone)
+    ]
 
 
 def _attributes(passage: Passage) -> list[tuple[str, str]]:
@@ -220,11 +275,11 @@ def _attributes(passage: Passage) -> list[tuple[str, str]]:
 
 
 def _attribute(value: str) -> str:
-    line = " ".join(_plain(value).split())
+    line = " ".join(plain(value).split())
     return html.escape(line if len(line) <= _ATTRIBUTE_CHARS else line[: _ATTRIBUTE_CHARS - 1] + "…")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Take out invisible characters, and put a space into what a chat template would take for a control token."""
     return _CONTROL.sub(lambda match: f"{match[0]} ", _INVISIBLE.sub("", text))
 

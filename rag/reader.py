@@ -17,6 +17,7 @@ import numpy as np
 from rag.protocols import Embedder, TokenVectors, Vectors
 from rag.records import CELL, Delta, Kind, Passage, Prompt, Quote
 from rag.sentences import sentence_spans
+from rag.windows import window
 from rag.words import STOP_WORDS, WORD
 
 # The numbers below were chosen on training questions alone; eval/LOG.md has the figures.
@@ -44,11 +45,15 @@ FIGURE_WEIGHT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A sentence of passage ``passage`` (from 1) at [start, end) and how well it meets the question, in [0, 1]."""
+    """A sentence of passage ``passage`` (from 1) or of a chunk around it; ``score`` in [0, 1] says how well it answers.
+
+    It stands at [start, end) in the parsed text.
+    """
 
     passage: int
     start: int
     end: int
+    text: str
     score: float
 
 
@@ -64,9 +69,7 @@ class Reader:
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:
         """Yield the sentences that answer, best passage first, in the order of their text; nothing to abstain."""
         for candidate in await asyncio.to_thread(self.read, prompt.question, prompt.passages):
-            passage = prompt.passages[candidate.passage - 1]
-            quote = Quote(candidate.passage, candidate.start, candidate.end)
-            yield Delta(passage.text[candidate.start : candidate.end], (quote,))
+            yield Delta(candidate.text, (Quote(candidate.passage, candidate.start, candidate.end),))
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -78,23 +81,22 @@ class Reader:
             return []
         chosen: dict[str, Candidate] = {}
         for candidate in candidates:
-            text = passages[candidate.passage - 1].text[candidate.start : candidate.end]
             if candidate.score >= CLOSE * candidates[0].score and len(chosen) < MOST_SENTENCES:
-                chosen.setdefault(text, candidate)
+                chosen.setdefault(candidate.text, candidate)
         return sorted(chosen.values(), key=lambda c: (c.passage, c.start))
 
     def score(self, question: str, passages: Sequence[Passage]) -> list[Candidate]:
-        """Return every sentence of the first passages with its score, best first."""
-        read = list(passages[:READ])
+        """Return every sentence of the first passages, and of what stands around them, with its score, best first."""
+        read = [(number, chunk) for number, passage in enumerate(passages[:READ], 1) for chunk in window(passage)]
         if not read:
             return []
         asked = self._embedder.encode([question], role="query", tokens=True).tokens[0]
         weights = token_weights(question, asked)
-        encoded = self._embedder.encode([passage.indexed_text for passage in read], tokens=True).tokens
+        encoded = self._embedder.encode([chunk.indexed_text for _, chunk in read], tokens=True).tokens
         candidates = [
             candidate
-            for number, (passage, tokens) in enumerate(zip(read, encoded, strict=True), 1)
-            for candidate in _candidates(question, number, passage, tokens, asked, weights)
+            for (number, chunk), tokens in zip(read, encoded, strict=True)
+            for candidate in _candidates(question, number, chunk, tokens, asked, weights)
         ]
         return sorted(candidates, key=lambda c: (-c.score, c.passage, c.start))
 
@@ -132,12 +134,13 @@ def _candidates(
     shift = len(passage.indexed_text) - len(passage.text)
     found = []
     for start, end in sentence_spans(passage.text):
-        if _is_no_answer(passage, start, passage.text[start:end]):
+        if is_no_answer(passage, start, passage.text[start:end]):
             continue
         inside = _inside(tokens, (start + shift, end + shift))
         if inside.any():
             best = np.maximum(matches[:, inside].max(axis=1), nearby)
-            found.append(Candidate(number, start, end, float(weights @ best)))
+            text = passage.text[start:end]
+            found.append(Candidate(number, passage.start + start, passage.start + end, text, float(weights @ best)))
     return found
 
 
@@ -161,7 +164,7 @@ def _inside(tokens: TokenVectors, span: tuple[int, int]) -> np.ndarray[tuple[int
     return inside
 
 
-def _is_no_answer(passage: Passage, start: int, text: str) -> bool:
+def is_no_answer(passage: Passage, start: int, text: str) -> bool:
     """Say whether a sentence is a heading, a question or a table's header row: alike to questions, but no answers."""
     header_row = passage.kind is Kind.TABLE and start == 0 and CELL not in passage.context.rpartition("\n")[2]
     return text in passage.section or text.endswith(("?", "？")) or header_row

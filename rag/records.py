@@ -1,7 +1,7 @@
-"""The records that travel between the rooms: frozen dataclasses, standard library only.
+"""The records that travel between the rooms: frozen dataclasses; standard library and `rag.queries` only.
 
 What crosses a boundary is one of these, a plain value, or a ``numpy`` float32 matrix with unit rows.
-This module knows no database, no model, no file format and no web.
+This module knows no database, no model, no file format and no web. Records of a question are in `rag.queries`.
 
 Offsets are in Unicode code points, half open, and refer to the *parsed text* of a document version:
 the texts of its elements joined by ``ELEMENT_SEPARATOR``. The parsed text is stored with the version, so
@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from rag.queries import Message, Parts, Query, QueryRole, Understanding
 
 ELEMENT_SEPARATOR = "\n\n"
 #: What stands between the cells of a table row.
@@ -306,10 +308,16 @@ class Neighbour:
     chunk_id: str
     seq: int
     text: str
+    context: str
     start: int
     end: int
+    kind: Kind
     page: int | None
     section: tuple[str, ...]
+
+    @property
+    def indexed_text(self) -> str:
+        return f"{self.context}\n{self.text}" if self.context else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,22 +354,6 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """Which parts of retrieval take part in a search.
-
-    ``dense`` and ``lexical`` find candidates; ``late`` is late interaction over the token codes of the best of them;
-    ``rerank`` the cross-encoder, where one is configured; ``hop`` lifts what the best passages name (`rag.hop`), and
-    needs ``late``.
-    """
-
-    dense: bool = True
-    lexical: bool = True
-    late: bool = True
-    rerank: bool = True
-    hop: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """What will be looked for, where, and how much of it at each stage.
 
@@ -374,10 +366,17 @@ class Plan:
     filters: Mapping[str, Any]
     candidates: int
     top_k: int
-    parts: Parts = Parts()
+    parts: Parts = field(default_factory=Parts)
     diversity: float = 0.0
     around: int = 0
     section: bool = False
+    history: tuple[Message, ...] = ()
+    understanding: Understanding = field(default_factory=Understanding)
+
+    @property
+    def queries(self) -> tuple[Query, ...]:
+        """All that is looked for; the first is the question, with what it takes from the conversation."""
+        return self.understanding.queries or (Query(QueryRole.QUESTION, self.question),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,11 +389,16 @@ class Ranking:
     passages: tuple[Passage, ...]
     stages: Mapping[str, tuple[str, ...]]
     timings: Mapping[str, float]
+    queries: tuple[Query, ...] = ()
+    notice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A span of passage number ``passage`` (from 1, as numbered in the prompt); offsets are in the passage's text."""
+    """Words of passage number ``passage`` (from 1, as numbered in the prompt) or of one chunk around it.
+
+    Offsets are in the parsed text of its version.
+    """
 
     passage: int
     start: int
@@ -417,13 +421,16 @@ class Delta:
 class Prompt:
     """What a generator gets: the question, the passages that fit, and the messages for a language model.
 
-    ``tokens`` is the (estimated) size of ``messages`` in the generator's tokens.
+    Around each passage is what the messages show of it, see `rag.windows`; no chunk is there twice.
+    ``tokens`` is the (estimated) size of ``messages`` in the generator's tokens; ``max_tokens`` bounds the reply, where
+    that is less than usual.
     """
 
     question: str
     passages: tuple[Passage, ...]
     messages: tuple[Mapping[str, str], ...]
     tokens: int
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -485,6 +492,7 @@ class Answer:
     stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     settings_digest: str = ""
+    queries: tuple[Query, ...] = ()
 
     @property
     def citations(self) -> tuple[Citation, ...]:

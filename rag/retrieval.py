@@ -1,5 +1,7 @@
 """Plan to passages: candidates from the dense and the lexical index, fused, weighed by late interaction, reranked.
 
+Where a plan has several queries, each is ranked like a question of its own, and the rankings are mixed (`rag.mixing`).
+
 Each part can be switched off by the plan, see `rag.records.Parts`. Knows indexes, the embedder and the reranker by
 their protocols, and the catalog for what a row says. Knows no FAISS, no BM25 and no generator.
 """
@@ -9,9 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 
@@ -19,15 +20,15 @@ from rag.catalog import Catalog, wrong_embedder
 from rag.hop import BEST, hopped, names_of
 from rag.interaction import Interaction
 from rag.late import weighted
-from rag.protocols import Embedder, Encoding, Hits, Index, LexicalIndex, Reranker, TokenVectors, Vectors
+from rag.mixing import mixed
+from rag.protocols import Embedder, Encoding, Hits, Index, LexicalIndex, Reranker, Role, TokenVectors, Vectors
+from rag.queries import Query, QueryRole
+from rag.reading import Key, Steps, Wanted, alone
 from rag.records import Collection, Copy, Passage, Plan, Ranking
 from rag.settings import RetrievalSettings
 from rag.surroundings import diversified, surrounded
 
-#: A row of the catalog: collection id and sequence number.
-Key = tuple[str, int]
 Scores = Mapping[Key, float]
-T = TypeVar("T")
 #: Scores that differ by less do so by how they were added up.
 SAME = 1e-6
 #: Candidates that late interaction has not looked at have scores from 0 to here, the others from here to 1.
@@ -102,53 +103,87 @@ class Retriever:
         self._reranker = reranker
         self._interaction = Interaction(catalog, embedder.fingerprint, embedder.dimension)
 
-    def retrieve(self, plan: Plan) -> Ranking:
+    def retrieve(self, plan: Plan, *, trace: bool = False) -> Ranking:
         """Return the ``plan.top_k`` best passages of all the plan's collections, best first.
 
+        With ``trace`` the ranking tells the chunks of each stage, whose ids have to be looked up for that.
         Raises `Misconfigured` if a collection was embedded with another embedder than the configured one.
         """
+        with self._catalog.one_moment():
+            return alone(self.steps(plan, trace=trace))
+
+    def one_moment(self) -> AbstractContextManager[None]:
+        """While this lasts, all searches of this thread begin at one moment: see the catalog's `one_moment`."""
+        return self._catalog.one_moment()
+
+    def steps(self, plan: Plan, *, trace: bool = False) -> Steps[Ranking]:
+        """Do what `retrieve` does as a search that may go on in step with others, see `rag.reading`."""
         clock = Clock()
+        known: dict[Key, Passage] = {}
         for collection in plan.collections:
             if collection.embedder not in {None, self._embedder.fingerprint}:
                 raise wrong_embedder(str(collection.embedder), self._embedder.fingerprint)
-        with clock.stage("embed"):
-            asked = self._asked(plan)
-        found = self._candidates(plan, asked, clock)
-        parts: dict[str, Scores] = {"dense": found.dense, "lexical": found.lexical, "fused": found.fused}
-        scores: Scores = found.fused
-        if plan.parts.late and asked.tokens:
-            with clock.stage("late"):
-                best = by_score(found.fused)[: self._settings.late_candidates]
-                weights, matches = self._matched(plan, asked.tokens[0], best)
-                parts["late"] = {key: float(weighted(row[None], weights)[0]) for key, row in matches.items()}
-                scores = joined(found.fused, best, parts["late"], self._settings.late_weight)
-            if plan.parts.hop:
-                with clock.stage("hop"):
-                    scores = self._hopped(plan, scores, matches, weights)
+        queries, understanding = plan.queries, plan.understanding
+        found: list[tuple[Scores, dict[str, Scores]]] = []
+        for query in queries:
+            scored = yield from self._scored(_plan_of(plan, query), query.role, known, clock)
+            found.append(scored)
+        plan, (scores, parts) = _plan_of(plan, queries[0]), found[0]
+        if len(queries) > 1:
+            with clock.stage("mix"):
+                parts |= {f"query {number}": others for number, (others, _) in enumerate(found[1:], 2)}
+                scores = mixed(queries, [scored for scored, _ in found])
         with clock.stage("read"):
-            order = by_score(scores)
-            ids = _by_key(self._catalog.chunk_ids, plan, order)  # without those that were retired since the search
-            read = self._folded(plan, [key for key in order if key in ids])
+            read = yield from self._folded(plan, by_score(scores), known)
         if plan.parts.rerank and self._reranker is not None:
             with clock.stage("rerank"):
                 read, parts["reranked"] = self._reranked(self._reranker, plan, read)
                 scores = parts["reranked"]
         if plan.diversity:
             with clock.stage("diversity"):
-                read = self._diversified(plan, read, scores)
+                read = yield from self._diversified(plan, read, scores)
         read = read[: plan.top_k]
         ranked = [replace(passage, score=scores[key], scores=_scores(key, parts)) for key, passage in read]
         if plan.around or plan.section:
             with clock.stage("around"):
                 ranked = [surrounded(self._catalog, p, plan.around, section=plan.section) for p in ranked]
-        stages = {name: _ids(part, ids) for name, part in parts.items()}
-        return Ranking(tuple(ranked), stages, clock.seconds)
+        stages = (yield from self._traced(parts)) if trace else {}
+        if understanding.seconds:
+            clock.add("understand", understanding.seconds)
+        return Ranking(tuple(ranked), stages, clock.seconds, queries, understanding.notice)
 
-    def _asked(self, plan: Plan) -> Encoding:
-        """Return the question's vector, and its tokens where late interaction asks for them."""
+    def _traced(self, parts: Mapping[str, Scores]) -> Steps[dict[str, tuple[str, ...]]]:
+        """Return the ids of the chunks of each stage, without those that were retired since."""
+        ids = yield Wanted(self._catalog.chunk_ids, list({key: None for part in parts.values() for key in part}))
+        return {name: _ids(part, ids) for name, part in parts.items()}
+
+    def _scored(
+        self, plan: Plan, role: QueryRole, known: dict[Key, Passage], clock: Clock
+    ) -> Steps[tuple[Scores, dict[str, Scores]]]:
+        """Return the scores of what is found for one query, and those of each stage; ``known`` see `_read`."""
+        with clock.stage("embed"):
+            asked = self._asked(plan, role)
+        found = self._candidates(plan, asked, clock)
+        parts: dict[str, Scores] = {"dense": found.dense, "lexical": found.lexical, "fused": found.fused}
+        scores: Scores = found.fused
+        if plan.parts.late and asked.tokens:
+            with clock.stage("late"):
+                best = by_score(found.fused)[: self._settings.late_candidates]
+                weights, matches = yield from self._matched(plan, asked.tokens[0], best)
+                rows = np.array(list(matches.values()), dtype=np.float32).reshape(len(matches), len(weights))
+                parts["late"] = dict(zip(matches, weighted(rows, weights).tolist(), strict=True))
+                scores = joined(found.fused, best, parts["late"], self._settings.late_weight)
+            if plan.parts.hop:
+                with clock.stage("hop"):
+                    scores = yield from self._hopped(plan, scores, matches, weights, known)
+        return scores, parts
+
+    def _asked(self, plan: Plan, role: QueryRole) -> Encoding:
+        """Return the vector of a query, and its tokens where late interaction asks for them."""
         if not plan.parts.dense and not plan.parts.late:
             return Encoding(np.zeros((1, self._embedder.dimension), dtype=np.float32))
-        return self._embedder.encode([plan.question], role="query", tokens=plan.parts.late)
+        kind: Role = "passage" if role is QueryRole.HYPOTHETICAL else "query"
+        return self._embedder.encode([plan.question], role=kind, tokens=plan.parts.late)
 
     def _candidates(self, plan: Plan, asked: Encoding, clock: Clock) -> Candidates:
         dense: dict[Key, float] = {}
@@ -165,24 +200,38 @@ class Retriever:
         with clock.stage("fuse"):
             return Candidates(dense, lexical, fuse(dense, lexical, self._settings.dense_weight))
 
-    def _matched(self, plan: Plan, tokens: TokenVectors, best: Sequence[Key]) -> tuple[Vectors, Mapping[Key, Vectors]]:
-        """Return the weights of the question's tokens, and how each is matched by those candidates that have codes."""
+    def _matched(
+        self, plan: Plan, tokens: TokenVectors, best: Sequence[Key]
+    ) -> Steps[tuple[Vectors, Mapping[Key, Vectors]]]:
+        """Return the weights of the question's tokens, and how each is matched by those candidates that have codes.
+
+        Tokens that weigh nothing are left out, unless none weighs anything.
+        """
         by_id = {collection.id: self._indexes_of(collection).lexical for collection in plan.collections}
         weights = self._interaction.weights(plan.question, tokens.spans, list(by_id.values()))
-        settle, most = self._interaction.settle_figures, plan.candidates
+        if (weighty := weights > 0).any():
+            weights = weights[weighty]
+            tokens = TokenVectors(tokens.vectors[weighty], tokens.spans[weighty], tokens.ids[weighty])
+        matches = self._interaction.matches(tokens, (yield Wanted(self._interaction.codes, best)))
+        for owner, index in by_id.items():
+            here = {seq: row for (collection_id, seq), row in matches.items() if collection_id == owner}
+            self._interaction.settle_figures(plan.question, tokens.spans, here, index, plan.candidates)
+        return weights, matches
 
-        def matches(owner: str, seqs: Sequence[int]) -> Mapping[int, Vectors]:
-            found = self._interaction.matches(owner, tokens, seqs)
-            settle(plan.question, tokens.spans, found, by_id[owner], most)
-            return found
-
-        return weights, _by_key(matches, plan, best)
-
-    def _hopped(self, plan: Plan, scores: Scores, matches: Mapping[Key, Vectors], weights: Vectors) -> Scores:
-        """Return the scores with what the second hop adds to them."""
+    def _hopped(
+        self,
+        plan: Plan,
+        scores: Scores,
+        matches: Mapping[Key, Vectors],
+        weights: Vectors,
+        known: dict[Key, Passage],
+    ) -> Steps[Scores]:
+        """Return the scores with what the second hop adds to them; ``known`` see `_read`."""
         order = [key for key in by_score(scores) if key in matches]
-        names = {key: names_of(*found) for key, found in _by_key(self._catalog.names, plan, order).items()}
-        read = _by_key(self._catalog.passages, plan, order[:BEST])
+        called = yield Wanted(self._catalog.names, order)
+        names_by = {facts: names_of(*facts) for facts in set(called.values())}
+        names = {key: names_by[facts] for key, facts in called.items()}
+        read = yield from self._read(order[: max(BEST, 2 * self._wanted(plan))], known)  # most of them are returned
         texts = {key: passage.text for key, passage in read.items()}
         return hopped(scores, [key for key in order if key in names], texts, names, matches, weights)
 
@@ -196,28 +245,40 @@ class Retriever:
 
     def _diversified(
         self, plan: Plan, read: Sequence[tuple[Key, Passage]], scores: Scores
-    ) -> list[tuple[Key, Passage]]:
+    ) -> Steps[list[tuple[Key, Passage]]]:
         """Return the best passages that also differ from each other, see `rag.surroundings`."""
         keys = [key for key, _ in read]
-        space = self._embedder.fingerprint
-        vectors = _by_key(lambda owner, seqs: self._catalog.vectors(owner, space, seqs), plan, keys)
+        vectors = yield Wanted(self._vectors, keys)
         none = np.zeros(self._embedder.dimension, dtype=np.float32)
         relevance = min_max({key: scores[key] for key in keys})
-        matrix = np.array([vectors.get(key, none) for key in keys], dtype=np.float32).reshape(len(keys), -1)
+        matrix = np.array([vectors.get(key, none) for key in keys], dtype=np.float32).reshape(len(keys), len(none))
         chosen = diversified([relevance[key] for key in keys], matrix, plan.diversity, plan.top_k)
         return [read[position] for position in chosen]
 
-    def _folded(self, plan: Plan, order: Sequence[Key]) -> list[tuple[Key, Passage]]:
+    def _vectors(self, collection_id: str, seqs: Sequence[int]) -> Mapping[int, Vectors]:
+        return self._catalog.vectors(collection_id, self._embedder.fingerprint, seqs)
+
+    def _wanted(self, plan: Plan) -> int:
+        """Return how many passages are read that differ: more than are returned if a later stage chooses of them."""
+        reads_more = plan.diversity > 0 or (plan.parts.rerank and self._reranker is not None)
+        return max(plan.top_k, self._settings.rerank_candidates) if reads_more else plan.top_k
+
+    def _read(self, keys: Sequence[Key], known: dict[Key, Passage]) -> Steps[dict[Key, Passage]]:
+        """Return those passages of ``keys`` that are live, reading only what is not ``known``, to which it is added."""
+        if new := [key for key in keys if key not in known]:
+            known |= yield Wanted(self._catalog.passages, new)
+        return {key: known[key] for key in keys if key in known}
+
+    def _folded(self, plan: Plan, order: Sequence[Key], known: dict[Key, Passage]) -> Steps[list[tuple[Key, Passage]]]:
         """Return the first passages of ``order`` that are no copies of one before them: as many as are wanted.
 
         A passage names its copies among those read in ``also_in``. More are read until there are enough that differ.
         """
         found: dict[tuple[str, int], tuple[Key, Passage]] = {}
-        reads_more = plan.diversity > 0 or (plan.parts.rerank and self._reranker is not None)
-        wanted = max(plan.top_k, self._settings.rerank_candidates) if reads_more else plan.top_k
+        wanted = self._wanted(plan)
         step = 2 * wanted
         for start in range(0, len(order), step):
-            read = _by_key(self._catalog.passages, plan, order[start : start + step])
+            read = yield from self._read(order[start : start + step], known)
             for key in order[start : start + step]:
                 if (passage := read.get(key)) is None:
                     continue
@@ -259,17 +320,17 @@ class Clock:
             self.add(name, time.perf_counter() - start)
 
 
-def _by_key(look_up: Callable[[str, Sequence[int]], Mapping[int, T]], plan: Plan, keys: Sequence[Key]) -> dict[Key, T]:
-    """Return what ``look_up`` finds for the rows of ``keys``, asked once for each collection of the plan."""
-    return {
-        (collection.id, seq): found
-        for collection in plan.collections
-        for seq, found in look_up(collection.id, [seq for owner, seq in keys if owner == collection.id]).items()
-    }
+def _plan_of(plan: Plan, query: Query) -> Plan:
+    """Return the plan for one of its queries; a hypothetical passage is looked for by its vector alone."""
+    parts = plan.parts
+    if query.role is QueryRole.HYPOTHETICAL:
+        parts = replace(parts, lexical=False, late=False)
+    return replace(plan, question=query.text, parts=parts)
 
 
 def _keyed(collection: Collection, hits: Hits) -> dict[Key, float]:
-    return {(collection.id, int(s)): float(x) for s, x in zip(hits.seqs, hits.scores, strict=True)}
+    found = zip(hits.seqs.tolist(), hits.scores.tolist(), strict=True)
+    return {(collection.id, seq): score for seq, score in found}
 
 
 def by_score(scores: Scores) -> list[Key]:

@@ -1,7 +1,9 @@
-"""Searches of many callers at once: each is planned and answered by itself, and all of a round are embedded together.
+"""Searches of many callers at once: each is planned and answered by itself, and those of a round share what they can.
 
-A caller that leaves is noticed before each of these steps, and none of them is done for it then. Knows how a plan is
-retrieved, and nothing of who asks or of what becomes of a ranking.
+Their questions are embedded together, what they read of the catalog is read together (`rag.reading`), and the counters
+of a collection are looked up once for all of them. What each finds is what it would find alone. A caller that leaves is
+noticed before each of these steps, and none of them is done for it then. Knows how a plan is retrieved, and nothing of
+who asks or of what becomes of a ranking.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from rag.batching import BatchingEmbedder, Rounds, Turn
+from rag.queries import QueryRole
+from rag.reading import Step, serve
 from rag.records import Plan, Ranking
 from rag.retrieval import Retriever
 from rag.settings import ServerSettings
@@ -22,10 +26,11 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a caller wants: ``plan`` says how to look, ``reply`` what to make of what was found."""
+    """What a caller wants: ``plan`` says how to look, ``reply`` what to make of what was found, traced or not."""
 
     plan: Callable[[], Plan]
     reply: Callable[[Plan, Ranking], Any]
+    trace: bool
 
 
 class Searches:
@@ -43,26 +48,46 @@ class Searches:
             patience=settings.queue_seconds,
         )
 
-    def submit(self, plan: Callable[[], Plan], reply: Callable[[Plan, Ranking], ResultT]) -> Future[ResultT]:
+    def submit(
+        self, plan: Callable[[], Plan], reply: Callable[[Plan, Ranking], ResultT], *, trace: bool = False
+    ) -> Future[ResultT]:
         """Return the future of a search; ``plan`` and ``reply`` are called in the thread that searches.
 
-        What any of its steps raises, the future raises. Cancel it when nobody waits any more. Raises `Busy` at once if
-        as many callers are there as the settings allow, and `Unavailable` after `close`.
+        For ``trace`` see `rag.retrieval.Retriever.retrieve`. What any of its steps raises, the future raises. Cancel it
+        when nobody waits any more. Raises `Busy` at once if as many callers are there as the settings allow, and
+        `Unavailable` after `close`.
         """
-        return cast(Future[ResultT], self._rounds.submit(Search(plan, reply)))
+        return cast(Future[ResultT], self._rounds.submit(Search(plan, reply, trace)))
 
     def close(self) -> None:
         """Finish what is being searched, and refuse who still waits."""
         self._rounds.close()
 
     def _work_off(self, turns: Sequence[Turn[Search, Any]]) -> None:
-        planned = [(turn, plan) for turn in turns if (plan := _planned(turn)) is not None]
-        with self._embedder.together(lambda: [plan.question for turn, plan in planned if not turn.over]):
-            for turn, plan in planned:
-                turn.settle(partial(self._answered, turn.item, plan))
+        with self._retriever.one_moment():
+            planned = [(turn, plan) for turn in turns if (plan := _planned(turn)) is not None]
+            with self._embedder.together(lambda: [text for turn, p in planned if not turn.over for text in _texts(p)]):
+                self._answer(planned)
 
-    def _answered(self, search: Search, plan: Plan) -> Any:
-        return search.reply(plan, self._retriever.retrieve(plan))
+    def _answer(self, planned: Sequence[tuple[Turn[Search, Any], Plan]]) -> None:
+        """Let searches go on in step, and settle each as soon as it has ended."""
+        begun = ((turn, plan, self._retriever.steps(plan, trace=turn.item.trace)) for turn, plan in planned)
+        going = [(turn, plan, Step(steps)) for turn, plan, steps in begun if not turn.over]
+        while going:
+            for turn, plan, step in going:
+                if step.wanted is None:
+                    turn.settle(partial(_replied, turn.item, plan, step))
+            going = [(turn, plan, step) for turn, plan, step in going if not turn.over]
+            serve([step for _, _, step in going])
+
+
+def _replied(search: Search, plan: Plan, step: Step[Ranking]) -> Any:
+    return search.reply(plan, step.result)
+
+
+def _texts(plan: Plan) -> list[str]:
+    """Return what is embedded as a question for a plan."""
+    return [query.text for query in plan.queries if query.role is not QueryRole.HYPOTHETICAL]
 
 
 def _planned(turn: Turn[Search, Any]) -> Plan | None:

@@ -76,9 +76,22 @@ class RetrievalSettings(_Part):
     dense_weight: float = Field(0.5, ge=0, le=1, description="Share of the dense score in the min-max sum.")
     late_candidates: int = Field(50, ge=0, le=1000, description="How many fused candidates late interaction looks at.")
     late_weight: float = Field(0.6, ge=0, le=1, description="Share of late interaction in the score of those.")
-    parts: dict[str, bool] = Field({}, description="Parts switched on or off: dense, lexical, late, rerank, hop.")
+    parts: dict[str, bool] = Field({}, description="Parts switched on or off; `rag.queries.Parts` has their names.")
     reranker: str = Field("", description="Folder of a cross-encoder that reads the best passages again; empty: none.")
     rerank_candidates: int = Field(30, ge=1, le=1000, description="How many passages a cross-encoder reads, if any.")
+    diversity: float = Field(0.0, ge=0, le=1, description="How much passages that say the like are kept apart.")
+    around: int = Field(0, ge=0, le=10, description="Chunks added on either side of each passage, unranked.")
+    section: bool = Field(False, description="Add the whole section of each passage, unranked, instead of `around`.")
+
+
+class UnderstandingSettings(_Part):
+    """How a language model makes queries of a question, for those of retrieval's parts that are switched on."""
+
+    parts: int = Field(4, ge=2, le=10, description="Most parts that a question is taken apart into (`decompose`).")
+    paraphrases: int = Field(3, ge=1, le=10, description="How often it is put into other words (`multi_query`).")
+    history_tokens: int = Field(800, ge=16, description="Most tokens of a conversation that are shown for `rewrite`.")
+    max_tokens: int = Field(256, ge=16, description="Most tokens of the model's reply.")
+    timeout_seconds: float = Field(5.0, gt=0, description="Then the question is looked for as it is.")
 
 
 class GeneratorSettings(_Part):
@@ -218,6 +231,7 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
+    understanding: UnderstandingSettings = UnderstandingSettings()
     generator: GeneratorSettings = GeneratorSettings()
     ingest: IngestSettings = IngestSettings()
     index: IndexSettings = IndexSettings()
@@ -238,7 +252,8 @@ class Settings(BaseSettings):
     def digest(self) -> str:
         """Return a short digest of everything that can change an answer (not where data lies or who may ask)."""
         where = {"index": {"milvus_uri", "milvus_token", "milvus_timeout"}}
-        parts = self.model_dump_json(include={"embedder", "retrieval", "generator", "index"}, exclude=where)
+        what = {"embedder", "retrieval", "understanding", "generator", "index"}
+        parts = self.model_dump_json(include=what, exclude=where)
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 

@@ -7,18 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api.commands.options import (
+    Around,
     AsJson,
     CollectionNames,
     Data,
+    Diversity,
     FilterOptions,
+    History,
+    Section,
     TopK,
+    With,
+    Without,
     read_filters,
+    read_history,
+    read_parts,
     read_used_settings,
 )
 from api.commands.terminal import clean, note, place, say, say_json, wrapped
@@ -27,7 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rag.assembly import Citewell
-    from rag.records import Answer, Citation, Copy, Passage, Plan, Ranking
+    from rag.queries import Message, Query
+    from rag.records import Answer, Citation, Copy, Neighbour, Passage, Plan, Ranking
     from rag.settings import Settings
 
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotation marks.")]
@@ -39,19 +49,29 @@ def ask(
     collection: CollectionNames,
     filters: FilterOptions = None,
     top_k: TopK = None,
+    around: Around = None,
+    section: Section = None,
+    diversity: Diversity = None,
+    with_parts: With = None,
+    without_parts: Without = None,
+    history: History = None,
     as_json: AsJson = False,
     data: Data = None,
 ) -> None:
     """Answer a question, each sentence with its source.
 
     A number in brackets points to the source below, with the words in the document that support the sentence and
-    how far they do, from 0 to 1. Where the documents do not answer, it says so.
+    how far they do, from 0 to 1. Where the documents do not answer, it says so. What stands around the passages is read
+    for the answer, too, where --around or --section ask for it.
     """
     settings = read_used_settings(ctx, data)
-    with _planned(settings, question, collection, filters, top_k) as (citewell, plan):
+    wanted = _Wanted(
+        top_k, around, section, diversity, read_parts(with_parts, without_parts), read_history(history)
+    )  # fmt: skip
+    with _planned(settings, question, collection, filters, wanted) as (citewell, plan):
         answer = citewell.ask_once(plan)
     if as_json:
-        from api.schemas import AnswerReply
+        from api.answer_schemas import AnswerReply
 
         say_json(AnswerReply.of(answer, _names(plan)).model_dump(mode="json"))
     else:
@@ -64,27 +84,49 @@ def search(
     collection: CollectionNames,
     filters: FilterOptions = None,
     top_k: TopK = None,
+    around: Around = None,
+    section: Section = None,
+    diversity: Diversity = None,
+    with_parts: With = None,
+    without_parts: Without = None,
+    history: History = None,
     as_json: AsJson = False,
     data: Data = None,
 ) -> None:
     """Find passages without writing an answer.
 
-    The best of them come first, each with its place in its document and its scores.
+    The best of them come first, each with its place in its document and its scores. Lines that begin with a bar stand
+    around a passage and were not ranked: --around and --section add them.
     """
     settings = read_used_settings(ctx, data)
-    with _planned(settings, query, collection, filters, top_k) as (citewell, plan):
+    wanted = _Wanted(
+        top_k, around, section, diversity, read_parts(with_parts, without_parts), read_history(history)
+    )  # fmt: skip
+    with _planned(settings, query, collection, filters, wanted) as (citewell, plan):
         ranking = citewell.search(plan)
     if as_json:
-        from api.schemas import SearchReply
+        from api.answer_schemas import SearchReply
 
         say_json(SearchReply.of(ranking, _names(plan)).model_dump(mode="json"))
     else:
         say(_ranking_lines(ranking))
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How much is wanted, where the command line says so."""
+
+    top_k: int | None
+    around: int | None
+    section: bool | None
+    diversity: float | None
+    parts: Mapping[str, bool]
+    history: Sequence[Message]
+
+
 @contextmanager
 def _planned(
-    settings: Settings, question: str, collections: Sequence[str], filters: list[str] | None, top_k: int | None
+    settings: Settings, question: str, collections: Sequence[str], filters: list[str] | None, wanted: _Wanted
 ) -> Iterator[tuple[Citewell, Plan]]:
     """Check what was asked before any model is opened; say so when there is nothing to look in."""
     from rag.assembly import open_citewell
@@ -94,7 +136,11 @@ def _planned(
     conditions = read_filters(filters)
     with open_store(settings) as store:
         found = [store.catalog.collection(name) for name in dict.fromkeys(collections)]
-        plan = make_plan(question, found, settings, filters=conditions, top_k=top_k)
+        plan = make_plan(
+            question, found, settings, filters=conditions, top_k=wanted.top_k,
+            diversity=wanted.diversity, around=wanted.around, section=wanted.section,
+            parts=wanted.parts, history=wanted.history,
+        )  # fmt: skip
     for collection in found:
         if not collection.passages:
             note(f"The collection {collection.name} holds nothing to search yet.")
@@ -111,11 +157,13 @@ def answer_lines(answer: Answer) -> list[str]:
     lines = wrapped(answer.text)
     if answer.notice:
         lines += ["", *wrapped(f"Note: {answer.notice}")]
-    cited = sorted(answer.citations, key=lambda citation: citation.number)
+    if made := _query_lines(answer.queries):
+        lines += ["", *made]
+    cited = sorted(answer.citations, key=lambda citation: (citation.number, citation.source_start))
     copies = {passage.chunk_id: passage.also_in for passage in answer.passages}
     if cited:
         lines += ["", "Sources"]
-    for number, citations in groupby(cited, key=lambda citation: citation.number):
+    for (number, _), citations in groupby(cited, key=lambda citation: (citation.number, citation.chunk_id)):
         lines += _source_lines(number, list(citations), copies)
     return lines
 
@@ -135,15 +183,39 @@ def _copy_lines(copies: Sequence[Copy], indent: int) -> list[str]:
 
 
 def _ranking_lines(ranking: Ranking) -> list[str]:
+    from rag.windows import each_once
+
+    about = _query_lines(ranking.queries)
+    if ranking.notice:
+        about += wrapped(f"Note: {ranking.notice}")
     if not ranking.passages:
-        return ["Nothing was found."]
-    return [line for rank, passage in enumerate(ranking.passages, 1) for line in _passage_lines(rank, passage)]
+        return [*about, "Nothing was found."]
+    passages = each_once(ranking.passages)
+    lines = [line for rank, passage in enumerate(passages, 1) for line in _passage_lines(rank, passage)]
+    return [*about, "", *lines] if about else lines
+
+
+def _query_lines(queries: Sequence[Query]) -> list[str]:
+    """Return what was looked for, where that is more or other than what was asked."""
+    made = [query for query in queries if query.role != "question"]
+    return [line for query in made for line in wrapped(f"{query.role}: {query.text}", hanging=4)]
 
 
 def _passage_lines(rank: int, passage: Passage) -> list[str]:
     heading = wrapped(f"{rank}. {_named(passage.document, passage.version, passage.page, passage.section)}", hanging=3)
+    before = [line for chunk in passage.around if chunk.seq < passage.seq for line in _around_lines(chunk, passage)]
+    after = [line for chunk in passage.around if chunk.seq > passage.seq for line in _around_lines(chunk, passage)]
     copies = _copy_lines(passage.also_in, indent=3)
-    return [*heading, f"   {_scores(passage.score, passage.scores)}", *wrapped(passage.text, indent=3), *copies, ""]
+    scores = f"   {_scores(passage.score, passage.scores)}"
+    return [*heading, scores, *before, *wrapped(passage.text, indent=3), *after, *copies, ""]
+
+
+def _around_lines(chunk: Neighbour, passage: Passage) -> list[str]:
+    """Return a chunk next to a passage behind a bar, with its place where that is another one."""
+    here = place(chunk.page, chunk.section)
+    moved = here and here != place(passage.page, passage.section)
+    shown = [*(wrapped(f"({here})", indent=5) if moved else []), *wrapped(chunk.text, indent=5)]
+    return [f"   | {line[5:]}".rstrip() for line in shown]
 
 
 def _scores(score: float, parts: Mapping[str, float]) -> str:

@@ -14,6 +14,7 @@ import typer
 from rag.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
+    from rag.queries import Message
     from rag.settings import Settings
 
 #: Trace-backs of what nobody foresaw are kept in this file of the data folder.
@@ -42,6 +43,40 @@ FilterOptions = Annotated[
 ]
 TopK = Annotated[
     int | None, typer.Option("--top-k", metavar="N", help="How many passages to find; by default the setting's.")
+]
+Around = Annotated[
+    int | None,
+    typer.Option(
+        "--around", metavar="N", help="Add so many chunks on either side of each passage; by default the setting's."
+    ),
+]
+Section = Annotated[
+    bool | None,
+    typer.Option("--section/--no-section", help="Add all of each passage's section; by default the setting's."),
+]
+Diversity = Annotated[
+    float | None,
+    typer.Option(
+        "--diversity",
+        metavar="X",
+        help="From 0 to 1: how much passages that say the like are kept apart; by default the setting's.",
+    ),
+]
+With = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="PART", help="Switch on a part of retrieval; give it again for one more."),
+]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="PART", help="Switch off a part of retrieval; give it again for one more."),
+]
+History = Annotated[
+    Path | None,
+    typer.Option(
+        "--history",
+        metavar="FILE",
+        help='The conversation before the question, a JSON list: [{"role": "user", "content": "..."}, ...].',
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 NoWait = Annotated[
@@ -116,6 +151,33 @@ def read_filters(given: list[str] | None) -> dict[str, Any]:
         equal[key] = value if key in texts else _scalar(value)
     parts = [equal, *others] if equal else others
     return {"and": parts} if len(parts) > 1 else next(iter(parts), {})
+
+
+def read_parts(on: list[str] | None, off: list[str] | None) -> dict[str, bool]:
+    """Return what ``--with`` and ``--without`` switch; raises `BadInput` if both name a part."""
+    if twice := {*(on or [])} & {*(off or [])}:
+        raise BadInput(f"--with and --without both name {min(twice)[:50]!r}; leave one of them out.")
+    return dict.fromkeys(on or [], True) | dict.fromkeys(off or [], False)
+
+
+def read_history(file: Path | None) -> list[Message]:
+    """Return the conversation in the file of ``--history``; raises `BadInput`."""
+    import json
+
+    from rag.queries import Message, Speaker
+
+    if file is None:
+        return []
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        found = [Message(Speaker(row["role"]), row["content"]) for row in rows]
+    except OSError as error:
+        raise BadInput(f"--history {file} can not be read ({error.strerror}).") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BadInput(f"--history {file} is no JSON list of objects with role and content.") from error
+    if not all(isinstance(message.content, str) for message in found):
+        raise BadInput(f"--history {file} has a content that is no text.")
+    return found
 
 
 def _filter(text: str) -> Any:

@@ -17,11 +17,11 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.answer_schemas import AnswerReply, AskRequest, SearchReply
 from api.guard import Places
 from api.leaving import unless_gone
 from api.problems import describe, problem, problem_of
 from api.routes.parts import Whole, planned, problems
-from api.schemas import AnswerReply, AskRequest, SearchReply
 from rag.errors import CitewellError
 from rag.pipeline import Done, Event, Passages, Restart, Token
 from rag.records import Answer

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
 
-from api.schemas import ProblemReply, Query
+from api.answer_schemas import Query
+from api.schemas import ProblemReply
 from rag.assembly import Citewell
+from rag.queries import Message
 from rag.records import Plan
 
 MEANING = {
@@ -38,8 +40,13 @@ def planned(citewell: Citewell, question: str, body: Query) -> Plan:
     """Return the plan for a question as a request asks for it; raises what `Citewell.plan` raises."""
     return citewell.plan(
         question, body.collections, body.filters, body.top_k, parts=body.parts,
-        diversity=body.diversity, around=body.around, section=body.section,
+        diversity=body.diversity, around=body.around, section=body.section, history=said(body),
     )  # fmt: skip
+
+
+def said(body: Query) -> list[Message]:
+    """Return the conversation before the question of a request."""
+    return [Message(message.role, message.content) for message in body.history]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

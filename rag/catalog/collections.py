@@ -50,7 +50,11 @@ class Collections(Part):
 
     def collection(self, name: str, *, counted: bool = True) -> Collection:
         """Return the collection of this name; raises `NotFound`. Counting takes time that a question need not pay."""
-        found = self._collections(collections.c.name == name, counted=counted)
+        condition = collections.c.name == name
+        if counted:
+            found = self._collections(condition)
+        else:
+            found = self.at_the_moment(("name", name), lambda: self._collections(condition, counted=False))
         if not found:
             raise NotFound(f"There is no collection named {name[:100]!r}; `citewell collections list` shows them.")
         return found[0]

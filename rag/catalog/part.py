@@ -6,8 +6,10 @@ Knows the tables, and no question that is asked of them.
 from __future__ import annotations
 
 import json
+import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -35,6 +37,7 @@ class Part:
     def __init__(self, url: str) -> None:
         self._database = Database(url)
         self._read, self._write = self._database.read, self._database.write
+        self._moment = threading.local()
 
     @classmethod
     def in_folder(cls, folder: Path) -> Self:
@@ -43,6 +46,32 @@ class Part:
 
     def close(self) -> None:
         self._database.close()
+
+    @contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """While this lasts, this thread is told the names and counters of collections as they were when it first asked.
+
+        For searches that begin together: each of them still sees every commit made before this began. See also
+        `at_the_moment`.
+        """
+        if getattr(self._moment, "told", None) is not None:
+            yield
+            return
+        self._moment.told = {}
+        try:
+            yield
+        finally:
+            self._moment.told = None
+
+    def at_the_moment(self, key: tuple[str, ...], look_up: Callable[[], T]) -> T:
+        """Return what ``look_up`` returns, or what it returned for the same key since this thread's moment began."""
+        told: dict[tuple[str, ...], Any] | None = getattr(self._moment, "told", None)
+        if told is None:
+            return look_up()
+        if key not in told:
+            told[key] = look_up()
+        found: T = told[key]
+        return found
 
 
 def now() -> datetime:

@@ -13,7 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from rag.catalog.filtering import Searched, passing_rows
-from rag.catalog.part import LIVE, Part, move_clock, now
+from rag.catalog.part import LIVE, Part, move_clock, now, slices
 from rag.catalog.texts import codes_of, vectors_of
 from rag.errors import NotFound
 from rag.filters import parse_filter
@@ -47,16 +47,52 @@ class TextRow:
     text: str
 
 
+# -- statements ------------------------------------------------------------------------------------------------------
+# What each search asks, written once: SQLAlchemy takes longer to put such a statement together than to have it run.
+
+_HERE: sa.BindParameter[str] = sa.bindparam("collection_id")
+_SEQS: sa.BindParameter[Sequence[int]] = sa.bindparam("seqs", expanding=True)
+_PULSE = sa.select(collections.c.commits, collections.c.last_seq).where(collections.c.id == _HERE)
+_AMONG = (chunks.c.collection_id == _HERE) & chunks.c.seq.in_(_SEQS)
+_IDS = sa.select(chunks.c.seq, chunks.c.id).where(_AMONG & LIVE)
+_NAMES = (
+    sa.select(chunks.c.seq, documents.c.name, versions.c.title, texts.c.context)
+    .join(texts, texts.c.id == chunks.c.text_id)
+    .join(versions, versions.c.id == chunks.c.version_id)
+    .join(documents, documents.c.id == versions.c.document_id)
+    .where(_AMONG)
+)
+_PASSAGES = (
+    sa.select(chunks, documents.c.name, versions.c.title, versions.c.number, versions.c.document_id)
+    .add_columns(texts.c.context, texts.c.text, texts.c.like_id)
+    .join(texts, texts.c.id == chunks.c.text_id)
+    .join(versions, versions.c.id == chunks.c.version_id)
+    .join(documents, documents.c.id == versions.c.document_id)
+    .where(_AMONG & LIVE)
+)
+_VECTORS, _CODES = (
+    sa.select(chunks.c.seq, column)
+    .join(vectors, vectors.c.text_id == chunks.c.text_id)
+    .where(_AMONG & (vectors.c.embedder == sa.bindparam("embedder")))
+    for column in (vectors.c.vector, vectors.c.codes)
+)
+
+
 class Rows(Part):
     """The part of the catalog that knows rows."""
 
     # -- what the indexes are made from ------------------------------------------------------------------------------
 
     def pulse(self, collection_id: str) -> Pulse:
-        """Return the collection's counters, with one look-up by primary key; raises `NotFound` if it is gone."""
-        query = sa.select(collections.c.commits, collections.c.last_seq).where(collections.c.id == collection_id)
+        """Return the collection's counters, with one look-up by primary key; raises `NotFound` if it is gone.
+
+        In one moment, see `one_moment`, they are looked up once.
+        """
+        return self.at_the_moment(("pulse", collection_id), lambda: self._pulse(collection_id))
+
+    def _pulse(self, collection_id: str) -> Pulse:
         with self._read() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_PULSE, {"collection_id": collection_id}).one_or_none()
         if row is None:
             raise NotFound("The collection was deleted.")
         return Pulse(row.commits, row.last_seq)
@@ -80,7 +116,7 @@ class Rows(Part):
 
         A row that was purged is missing.
         """
-        kept = self._embedded(collection_id, embedder, seqs, vectors.c.codes)
+        kept = self._embedded(_CODES, collection_id, embedder, seqs)
         return {seq: codes_of(blob, dimension) for seq, blob in kept.items()}
 
     def text_rows(self, collection_id: str, after: int, last: int) -> list[TextRow]:
@@ -141,28 +177,17 @@ class Rows(Part):
 
     def chunk_ids(self, collection_id: str, seqs: Sequence[int]) -> dict[int, str]:
         """Return the ids of the live chunks among ``seqs``, by sequence number."""
-        here = (chunks.c.collection_id == collection_id) & chunks.c.seq.in_([int(seq) for seq in seqs]) & LIVE
-        with self._read() as connection:
-            rows = connection.execute(sa.select(chunks.c.seq, chunks.c.id).where(here)).all()
-        return {row.seq: row.id for row in rows}
+        return dict(self._among(_IDS, collection_id, seqs))
 
     def names(self, collection_id: str, seqs: Sequence[int]) -> dict[int, tuple[str, str | None, str]]:
         """Return of the rows ``seqs`` the name and the title of their document, and the context of their text."""
-        query = (
-            sa.select(chunks.c.seq, documents.c.name, versions.c.title, texts.c.context)
-            .join(texts, texts.c.id == chunks.c.text_id)
-            .join(versions, versions.c.id == chunks.c.version_id)
-            .join(documents, documents.c.id == versions.c.document_id)
-            .where((chunks.c.collection_id == collection_id) & chunks.c.seq.in_([int(seq) for seq in seqs]))
-        )
-        with self._read() as connection:
-            rows = connection.execute(query).all()
-        return {row.seq: (row.name, row.title, row.context) for row in rows}
+        found = self._among(_NAMES, collection_id, seqs)
+        return {seq: (name, title, context) for seq, name, title, context in found}
 
     def neighbours(self, collection_id: str, version_id: str, seq: int, reach: int) -> list[Neighbour]:
         """Return the live chunks of a version up to ``reach`` before and after one of its rows, in order."""
         query = (
-            sa.select(chunks, texts.c.text)
+            sa.select(chunks, texts.c.context, texts.c.text)
             .join(texts, texts.c.id == chunks.c.text_id)
             .where((chunks.c.collection_id == collection_id) & (chunks.c.version_id == version_id) & LIVE)
             .where(chunks.c.seq.between(seq - reach, seq + reach) & (chunks.c.seq != seq))
@@ -170,39 +195,39 @@ class Rows(Part):
         )
         with self._read() as connection:
             rows = connection.execute(query).all()
-        return [Neighbour(r.id, r.seq, r.text, r.start, r.end, r.page, tuple(r.section)) for r in rows]
+        return [
+            Neighbour(r.id, r.seq, r.text, r.context, r.start, r.end, Kind(r.kind), r.page, tuple(r.section))
+            for r in rows
+        ]
 
     def vectors(self, collection_id: str, embedder: str, seqs: Sequence[int]) -> dict[int, Vectors]:
         """Return the vectors (dimension,) of the rows ``seqs`` by sequence number; a row that was purged is missing."""
-        kept = self._embedded(collection_id, embedder, seqs, vectors.c.vector)
+        kept = self._embedded(_VECTORS, collection_id, embedder, seqs)
         return dict(zip(kept, vectors_of(list(kept.values())), strict=True))
 
     def _embedded(
-        self, collection_id: str, embedder: str, seqs: Sequence[int], column: sa.ColumnElement[Any]
+        self, statement: sa.Select[Any], collection_id: str, embedder: str, seqs: Sequence[int]
     ) -> dict[int, Any]:
-        """Return by sequence number what an embedder made of the rows ``seqs``: one ``column`` of it."""
-        query = (
-            sa.select(chunks.c.seq, column)
-            .join(vectors, vectors.c.text_id == chunks.c.text_id)
-            .where((chunks.c.collection_id == collection_id) & chunks.c.seq.in_([int(seq) for seq in seqs]))
-            .where(vectors.c.embedder == embedder)
-        )
-        with self._read() as connection:
-            return {row.seq: row[1] for row in connection.execute(query)}
+        """Return by sequence number what an embedder made of the rows ``seqs``: what the statement selects of it."""
+        return dict(self._among(statement, collection_id, seqs, embedder=embedder))
 
     def passages(self, collection_id: str, seqs: Sequence[int]) -> dict[int, Passage]:
         """Return the live chunks among ``seqs`` as passages without scores, by sequence number."""
-        query = (
-            sa.select(chunks, documents.c.name, versions.c.title, versions.c.number, versions.c.document_id)
-            .add_columns(texts.c.context, texts.c.text, texts.c.like_id)
-            .join(texts, texts.c.id == chunks.c.text_id)
-            .join(versions, versions.c.id == chunks.c.version_id)
-            .join(documents, documents.c.id == versions.c.document_id)
-            .where((chunks.c.collection_id == collection_id) & chunks.c.seq.in_([int(seq) for seq in seqs]) & LIVE)
-        )
+        return {row.seq: _passage(row) for row in self._among(_PASSAGES, collection_id, seqs)}
+
+    def _among(
+        self, statement: sa.Select[Any], collection_id: str, seqs: Sequence[int], *, embedder: str | None = None
+    ) -> Sequence[Any]:
+        """Return what one of the statements above finds of the rows ``seqs``, in no order."""
+        values: dict[str, Any] = {"collection_id": collection_id}
+        if embedder is not None:
+            values["embedder"] = embedder
         with self._read() as connection:
-            rows = connection.execute(query).all()
-        return {row.seq: _passage(row) for row in rows}
+            return [
+                row
+                for some in slices([int(seq) for seq in seqs])
+                for row in connection.execute(statement, {**values, "seqs": some})
+            ]
 
     def allowed_rows(self, collection_id: str, filters: Mapping[str, Any]) -> Numbers | None:
         """Return the live rows that pass a filter (see `rag.filters`), in order; None if nothing is filtered.

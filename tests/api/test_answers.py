@@ -13,7 +13,7 @@ import structlog
 from rag.assembly import Citewell, open_citewell
 from rag.prompt import ABSTENTION
 from rag.records import Delta, Prompt
-from rag.settings import GeneratorSettings
+from rag.settings import GeneratorSettings, Settings
 from tests.api.live import HOTEL, events, problem, serving
 from tests.scripted_llm import CHAT, Pause, Reset, ScriptedLLM, stream
 
@@ -27,11 +27,13 @@ def llm() -> Iterator[ScriptedLLM]:
 
 
 @contextmanager
-def answered_by(indexed: Citewell, llm: ScriptedLLM, **values: object) -> Iterator[httpx.Client]:
+def answered_by(
+    indexed: Citewell, llm: ScriptedLLM, settings: Settings | None = None, **values: object
+) -> Iterator[httpx.Client]:
     """A client of a server over the indexed documents whose answers are written by a language model."""
     generator = GeneratorSettings(kind="openai", base_url=llm.base_url, **values)
-    settings = indexed.store.settings.model_copy(update={"generator": generator})
-    with open_citewell(settings, embedder=indexed.embedder) as opened, serving(opened) as client:
+    chosen = (settings or indexed.store.settings).model_copy(update={"generator": generator})
+    with open_citewell(chosen, embedder=indexed.embedder) as opened, serving(opened) as client:
         yield client
 
 

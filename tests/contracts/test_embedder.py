@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import combinations, pairwise
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from rag.encoders import PASS_TOKENS, OpenVINOEmbedder, open_embedder, pack_by_tokens
+from rag.encoders import PASS_COST, PASS_TOKENS, OpenVINOEmbedder, open_embedder, pack_by_tokens, with_less_padding
 from rag.errors import Misconfigured
 from rag.settings import EmbedderSettings, load_settings
 from rag.testing import WordEmbedder
@@ -123,3 +125,15 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 def test_the_budget_of_a_pass_is_a_sane_number():
     assert 256 <= PASS_TOKENS <= 65536
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=9))
+def test_less_padding_is_what_costs_least_of_all_ways_to_cut_a_batch(lengths):
+    """Judged by trying them all; every text comes once, longest first."""
+    batch = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    passes = with_less_padding(batch, lengths)
+    assert [i for some in passes for i in some] == batch
+    size = len(batch)
+    ways = [pairwise((0, *cuts, size)) for n in range(size) for cuts in combinations(range(1, size), n)]
+    costs = [sum(PASS_COST + (end - start) * lengths[batch[start]] for start, end in way) for way in ways]
+    assert sum(PASS_COST + len(some) * lengths[some[0]] for some in passes) == min(costs)

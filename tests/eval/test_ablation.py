@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eval.ablation import configurations, only, switches
-from rag.records import Parts
+from rag.queries import Parts
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,12 @@ def test_the_parts_of_the_product_are_all_in_the_table():
     assert {f"late+{name}" for name in switches(Parts())[3:]} <= set(names)
     assert len(set(names)) == len(names)
     assert not [name for name in names if "/" in name or " " in name]
+
+
+def test_a_part_that_would_do_nothing_has_no_row():
+    """Without a language model nothing writes queries; rows of that would show the same ranking again and again."""
+    rows = configurations(Parts(), {"decompose", "multi_query", "hyde"})
+    assert not [row.name for row in rows if row.name.endswith(("decompose", "multi_query", "hyde"))]
+    assert {"decompose", "multi_query", "hyde"} <= on(only(Parts(), *switches(Parts())))
+    [everything] = [row for row in rows if row.name == "all"]
+    assert not on(everything.parts) & {"decompose", "multi_query", "hyde"}

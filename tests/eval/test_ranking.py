@@ -14,7 +14,10 @@ from eval.folders import Question, load_corpus, read_questions
 from eval.ranking import evaluate_folder, rank, score, score_each, write_run
 from rag.assembly import open_citewell
 from rag.errors import BadInput
+from rag.queries import Message, Speaker
+from rag.settings import load_settings
 from rag.testing import WordEmbedder
+from rag.understanding import MADE_BY_MODEL
 
 CORPUS = [
     {"_id": "d1", "title": "Storm", "text": "A storm came from the north."},
@@ -98,7 +101,8 @@ def test_an_ablation_compares_with_the_product_as_it_is(folder, settings, cache,
     told: list[str] = []
     found = evaluate_folder(settings, folder, ablate=True, run=tmp_path / "runs", tell=told.append)
     rows = {row["name"]: row for row in found.as_json()["configurations"]}
-    assert set(rows) == {*(row.name for row in configurations(found.default.configuration.parts))} - {*found.left_out}
+    compared = configurations(found.default.configuration.parts, MADE_BY_MODEL)
+    assert set(rows) == {row.name for row in compared} - {*found.left_out}
     assert rows["lexical"]["parts"]["dense"] is False
     assert [rows[name]["recall@5"] for name in ("lexical", "dense", "default")] == [0.6667, 1.0, 1.0]
     assert rows["lexical"]["against_default"]["recall@5"] == {
@@ -174,3 +178,24 @@ def test_a_run_file_keeps_the_order_for_those_who_sort_it(tmp_path):
 def test_a_run_file_is_in_trec_format(tmp_path):
     write_run(tmp_path / "run", {"q": [("a", 0.5), ("b", 0.25)]})
     assert (tmp_path / "run").read_text() == "q Q0 a 1 0.500000 citewell\nq Q0 b 2 0.250000 citewell\n"
+
+
+def test_a_question_may_come_with_the_conversation_before_it(tmp_path):
+    """It is asked with it: without a model by the rule, which looks for the question before it, too."""
+    rows = [{"_id": "a", "text": "the grey lighthouse at Skagen"}, {"_id": "b", "text": "herring at noon"}]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    said = [{"role": "user", "content": "Is there a lighthouse at Skagen?"}]
+    asked = {"_id": "q", "text": "Who keeps it?", "history": said}
+    (tmp_path / "queries.jsonl").write_text(json.dumps(asked))
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t1\n")
+    [question] = read_questions(tmp_path)
+    assert question.history == (Message(Speaker.USER, "Is there a lighthouse at Skagen?"),)
+    settings = load_settings(data=tmp_path / "data")
+    with open_citewell(settings, embedder=WordEmbedder()) as citewell:
+        collection = load_corpus(citewell, tmp_path).name
+        plan = citewell.plan(question.text, [collection], history=question.history)
+        assert [query.role for query in citewell.search(plan).queries] == ["question", "conversation"]
+        assert rank(citewell, collection, [question])["q"][0][0] == "a"
+    (tmp_path / "queries.jsonl").write_text(json.dumps({**asked, "history": ["x"]}))
+    with pytest.raises(BadInput, match="a history that is no list of role and content"):
+        read_questions(tmp_path)

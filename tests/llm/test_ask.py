@@ -19,7 +19,10 @@ def client(llm_server: LlmServer, embedder, tmp_path_factory):
     generator = GeneratorSettings(
         kind="openai", base_url=llm_server.base_url, context_tokens=llm_server.window, max_tokens=60, fall_back=False
     )
-    settings = load_settings(data=tmp_path_factory.mktemp("data"), generator=generator, retrieval={"top_k": 2})
+    settings = load_settings(
+        data=tmp_path_factory.mktemp("data"), generator=generator, retrieval={"top_k": 2},
+        understanding={"timeout_seconds": 60, "max_tokens": 60},
+    )  # fmt: skip
     with open_citewell(settings, embedder=embedder) as citewell:
         collection = citewell.store.catalog.create_collection("demo")
         accept_file(citewell.store, collection, "travel-policy.pdf", SAMPLES / "2026" / "travel-policy.pdf")
@@ -56,3 +59,15 @@ def test_the_stream_of_tokens_is_the_answer(client):
     answer = found[-1][2]
     check(answer)
     assert "".join(data["text"] for _, name, data in found if name == "token") == answer["text"]
+
+
+def test_a_follow_up_goes_through_the_model_first(client):
+    """The model is asked to complete the question; whatever it writes, passages are found and the trace is whole."""
+    before = [{"role": "user", "content": HOTEL}]
+    body = {"query": "And abroad, how much is it?", "collections": ["demo"], "history": before}
+    found = client.post("/v1/search", json={**body, "parts": {"multi_query": True}}).json()
+    assert found["passages"]
+    assert found["timings"]["understand"] > 0
+    assert found["queries"][0]["role"] in {"question", "standalone"}
+    roles = {query["role"] for query in found["queries"]}
+    assert (roles & {"standalone", "paraphrase"}) or found["notice"].startswith("The question was looked for as it is.")

@@ -56,11 +56,11 @@ def test_it_has_the_last_word_in_a_search(folder, settings):
     chosen = settings.retrieval.model_copy(update={"reranker": str(folder)})
     with open_citewell(settings.model_copy(update={"retrieval": chosen}), embedder=WordEmbedder()) as citewell:
         put(citewell, "c", "tides", PASSAGES)
-        ranking = citewell.search(citewell.plan(QUESTION, ["c"]))
+        ranking = citewell.search(citewell.plan(QUESTION, ["c"]), trace=True)
         expected = sorted(PASSAGES, key=lambda text: -scores_of(folder, [text])[0])
         assert [passage.text for passage in ranking.passages] == expected
         assert list(ranking.stages["reranked"]) == [passage.chunk_id for passage in ranking.passages]
-        without = citewell.search(citewell.plan(QUESTION, ["c"], parts={"rerank": False}))
+        without = citewell.search(citewell.plan(QUESTION, ["c"], parts={"rerank": False}), trace=True)
         assert "reranked" not in without.stages
 
 

@@ -80,7 +80,7 @@ def test_it_is_what_the_plain_twin_lists(words, top_k):
         chosen = chance.choice(texts[: 3 if n < 25 else 12])
         put(words, f"d{n}", [chosen if chance.random() < 0.5 else chosen.upper()])
     plan = words.plan(f"{common} {texts[0]}", ["c"], top_k=top_k)
-    ranking = words.search(plan)
+    ranking = words.search(plan, trace=True)
     collection = plan.collections[0].id
     rows = words.store.catalog.passages(collection, range(1, 41)).values()
     by_id = {row.chunk_id: row for row in rows}

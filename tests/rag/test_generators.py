@@ -52,7 +52,7 @@ def server():
 
 def settings_for(server: ScriptedLLM | str, **values: Any) -> GeneratorSettings:
     base_url = server if isinstance(server, str) else server.base_url
-    defaults = {"model": "m", "connect_timeout": 2, "first_token_timeout": 3, "total_timeout": 5}
+    defaults = {"model": "m", "connect_timeout": 10, "first_token_timeout": 30, "total_timeout": 60}
     return GeneratorSettings(kind="openai", base_url=base_url, **{**defaults, **values})
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from rag.reader import FIGURE, Reader, token_weights
-from rag.records import Delta, Kind, Prompt
+from rag.records import Delta, Kind, Neighbour, Prompt, Quote
 from tests.rag.passages import passage
 
 HOTELS = passage(
@@ -61,6 +62,17 @@ def test_headings_questions_and_header_rows_are_no_answers(reader):
 def test_it_keeps_silent_when_the_passages_do_not_say(reader, question):
     """The last one is near: the passage has error codes, but not this one."""
     assert read(reader, question, HOTELS, ERRORS) == []
+
+
+def test_it_quotes_what_stands_around_a_passage(reader):
+    """With the number of the passage and the offsets of the document; an unranked table's header row is no answer."""
+    table = Neighbour("next", 2, ERRORS.text, "", 300, 300 + len(ERRORS.text), Kind.TABLE, 4, ("Errors",))
+    surrounded = replace(HOTELS, around=(table,))
+    [delta] = read(reader, "What does error code E09 mean?", surrounded)
+    row = "E09 | Battery is empty"
+    start = 300 + ERRORS.text.index(row)
+    assert (delta.text, delta.quotes) == (row, (Quote(1, start, start + len(row)),))
+    assert "Code | Meaning" not in {c.text for c in reader.score("error code", [surrounded])}
 
 
 def test_no_passages_no_text(reader):

@@ -61,7 +61,7 @@ def test_stretching_keeps_the_order(scores):
 
 def test_the_best_of_both_comes_first_and_the_trace_says_why(words):
     put(words, "c", "a", ["storm at the north buoy", "tide tables for pilots", "north cable"])
-    ranking = words.search(words.plan("north buoy storm", ["c"]))
+    ranking = words.search(words.plan("north buoy storm", ["c"]), trace=True)
     first = ranking.passages[0]
     assert first.text == "storm at the north buoy"
     assert first.score == 1.0
@@ -92,6 +92,15 @@ def test_a_filter_lets_only_its_documents_through(words):
     put(words, "c", "new", ["storm rule"], year=2026)
     assert found(words, "storm rule of old", "c", filters={"year": 2026}) == ["storm rule"]
     assert found(words, "storm rule", "c", filters={"year": 2024}) == []
+
+
+def test_nothing_found_is_an_empty_ranking_with_every_option(words):
+    """Options that choose among passages have nothing to choose from."""
+    put(words, "c", "a", ["storm in the harbour"])
+    plan = words.plan("storm", ["c"], filters={"document": "other"}, diversity=0.5, around=1, section=True)
+    ranking = words.search(plan, trace=True)
+    assert ranking.passages == ()
+    assert ranking.stages == {"dense": (), "lexical": (), "fused": (), "late": ()}
 
 
 def test_an_empty_collection_gives_nothing_and_an_unknown_one_an_error(words):

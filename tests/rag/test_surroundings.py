@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rag.assembly import open_citewell
 from rag.errors import BadInput
+from rag.plan import make_plan
 from rag.records import Block, Chunk, Kind, ParsedDocument
 from rag.surroundings import diversified
 from rag.testing import WordEmbedder
@@ -86,6 +87,25 @@ def test_a_list_that_repeats_itself_is_opened_up(words):
     assert all("storm" in text for text in plain)
     assert plain[0] == mixed[0]
     assert any("storm" not in text for text in mixed)
+
+
+@pytest.mark.parametrize(
+    ("usual", "asked", "found"),
+    [
+        pytest.param({}, {}, (0, False, 0.0), id="nothing is added unless somebody asks"),
+        pytest.param({"around": 2, "diversity": 0.3}, {}, (2, False, 0.3), id="the operator asks for all"),
+        pytest.param({"around": 2, "diversity": 0.3}, {"around": 0, "diversity": 0.0}, (0, False, 0.0), id="not here"),
+        pytest.param({"section": True}, {}, (0, True, 0.0), id="sections for all"),
+        pytest.param({"section": True}, {"section": False}, (0, False, 0.0), id="no section here"),
+        pytest.param({"section": True}, {"around": 1}, (1, False, 0.0), id="neighbours in the place of a section"),
+        pytest.param({"around": 2}, {"section": True}, (2, True, 0.0), id="a section in the place of neighbours"),
+    ],
+)
+def test_a_request_overrides_the_settings(words, usual, asked, found):
+    settings = words.store.settings
+    chosen = settings.model_copy(update={"retrieval": settings.retrieval.model_copy(update=usual)})
+    plan = make_plan("storm", [words.store.catalog.collection("sea")], chosen, **asked)
+    assert (plan.around, plan.section, plan.diversity) == found
 
 
 @pytest.mark.parametrize("options", [{"diversity": 1.5}, {"around": 11}, {"parts": {"dense": False, "lexical": False}}])
