@@ -276,15 +276,21 @@ def _prepare_postgresql(engine: sa.Engine) -> None:
         connection.commit()
 
 
+#: A new file has pages of 16 KiB: vector and codes of a text are 1 to 6 KB, and on the usual 4 KiB many take two pages
+#: for themselves (`eval/LOG.md`). The log is written back as often as with these. What an update or a moved row leaves
+#: behind can be overwritten only then, not when the row is purged: hence secure_delete from the first day on.
+_PRAGMAS = (
+    "busy_timeout=60000", "page_size=16384", "journal_mode=WAL", "wal_autocheckpoint=250", "synchronous=FULL",
+    "foreign_keys=ON", "secure_delete=ON",
+)  # fmt: skip
+
+
 def _prepare_sqlite(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _: object) -> None:
         connection.isolation_level = None  # SQLAlchemy's begin event below opens transactions, not the driver
         cursor = connection.cursor()
-        # What an update or a moved row leaves behind can be overwritten only then, not when the row is purged: hence
-        # secure_delete from the first day on.
-        pragmas = ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
-        for pragma in pragmas:
+        for pragma in _PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
         connection.create_function("instant", 1, instant, deterministic=True)  # for filters on dates

@@ -6,10 +6,12 @@ import functools
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import traceback
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -361,3 +363,16 @@ class TestValues:
             with pytest.raises(BadInput, match=r"can not keep or compare such a value \("):
                 ask()
         catalog.close()
+
+
+def test_a_new_file_has_large_pages_in_every_connection(tmp_path):
+    """Large enough for the vectors and codes of several texts; those of an old file stay as they are."""
+    Catalog.in_folder(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "catalog.sqlite3")) as database:
+        assert database.execute("PRAGMA page_size").fetchone() == (16384,)
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute("PRAGMA page_size = 4096")
+        database.execute("VACUUM")
+    Catalog.in_folder(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "catalog.sqlite3")) as database:
+        assert database.execute("PRAGMA page_size").fetchone() == (4096,)
