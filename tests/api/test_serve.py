@@ -22,7 +22,7 @@ from api.serve import hold, serve, worker_command
 from rag.errors import Conflict, Misconfigured
 from rag.settings import Settings, environment_for, load_settings, read_told, tell
 from tests.api.live import HOTEL, SAMPLES, events, problem, upload
-from tests.processes import children
+from tests.processes import alive, children
 
 ROOT = SAMPLES.parents[1]
 PATIENCE = 120
@@ -111,13 +111,6 @@ def until(done: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
     """Return what a refused start wrote: one line, no trace-back, and a status that is not 0."""
     assert result.returncode != 0
@@ -202,7 +195,7 @@ def test_a_worker_that_dies_is_started_again(tmp_path):
         [second] = server.workers()
         assert "worker ended, it is started again" in server.log.read_text()
         assert server.stop() == 0
-        assert not is_running(second)
+        assert not alive(second)
 
 
 def test_a_worker_ends_when_its_server_is_killed(tmp_path):
@@ -212,7 +205,7 @@ def test_a_worker_ends_when_its_server_is_killed(tmp_path):
         [worker] = server.workers()
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
         with hold(tmp_path / "data"):
-            until(lambda: not is_running(worker))
+            until(lambda: not alive(worker))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -249,13 +242,13 @@ def test_every_process_answers_and_one_that_dies_comes_back(tmp_path):
             assert [client.post("/v1/search", json=body).json()["passages"] for client in clients] == [[]] * 32
             assert before < sockets(sibling) < before + 32
         os.kill(sibling, signal.SIGKILL)
-        until(lambda: not is_running(sibling))
+        until(lambda: not alive(sibling))
         while server.siblings() in ([], [sibling]):
             assert httpx.get(f"{server.url}/health/live", timeout=PATIENCE, trust_env=False).status_code == 200
         assert "sibling ended, it is started again" in server.log.read_text()
         [sibling] = server.siblings()
         assert server.stop() == 0
-        assert not is_running(sibling)
+        assert not alive(sibling)
 
 
 def test_siblings_end_when_their_server_is_killed(tmp_path):
@@ -264,7 +257,7 @@ def test_siblings_end_when_their_server_is_killed(tmp_path):
         [sibling] = server.siblings()
         port = int(server.url.rsplit(":", 1)[1])
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
-        until(lambda: not is_running(sibling))
+        until(lambda: not alive(sibling))
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))
