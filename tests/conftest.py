@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
 from hypothesis import settings as examples
 
 from rag.assembly import Citewell, open_citewell
@@ -23,8 +24,14 @@ for _name in [name for name in os.environ if name.startswith("CITEWELL_") and na
     del os.environ[_name]
 
 # Machines are busy at times, and no test judges by the clock.
-examples.register_profile("citewell", deadline=None)
+examples.register_profile("citewell", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 examples.load_profile("citewell")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests: what is left at the end is then short, and no processor waits for another."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
 
 SAMPLES = Path(__file__).parent.parent / "ingest" / "samples"
 

@@ -11,6 +11,8 @@ import threading
 import time
 from contextlib import ExitStack, closing
 
+import pytest
+
 from eval.corpus import FORMATS, generate
 from tests.conftest import SAMPLES
 from tests.faults.checks import check_documents, check_rest, check_searches
@@ -38,6 +40,7 @@ def documents(folder, seed, formats, count):
     return shuffled
 
 
+@pytest.mark.long
 def test_nothing_is_lost_doubled_or_left_behind_when_anything_is_killed_at_any_time(tmp_path, kills, seed):
     """After so many kills every document is there once and found, nothing retired is, and nothing is left lying."""
     started, rng = time.monotonic(), random.Random(seed)
