@@ -27,6 +27,7 @@ from api.commands import (
     doctor,
     documents,
     evaluate,
+    evaluate_models,
     ingest,
     parse,
     purge,
@@ -146,6 +147,14 @@ _eval.command("retrieval", epilog=examples(
     "citewell eval retrieval --beir data/squad --limit 100 --run squad.trec",
     "citewell eval retrieval --beir data/squad --ablate --run runs",
 ))(evaluate.evaluate_retrieval)  # fmt: skip
+_eval.command("reader", epilog=examples(
+    "citewell eval reader data/squad --json",
+    "citewell eval reader data/squad --limit 100",
+))(evaluate_models.evaluate_reader)  # fmt: skip
+_eval.command("judge", epilog=examples(
+    "citewell eval judge claims.jsonl.gz --json",
+    "citewell eval judge claims.jsonl --split dev",
+))(evaluate_models.evaluate_judge)  # fmt: skip
 app.command("demo", epilog=examples("citewell demo"))(demo.demo)
 
 

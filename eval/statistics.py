@@ -7,7 +7,7 @@ Knows no question and no metric, only numbers, one a question.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ Numbers = npt.NDArray[np.float64]
 
 #: How many resamples an interval or a test draws; a p value of a drawn test is at least 1 / (DRAWS + 1).
 DRAWS = 10_000
+#: The same for statistics that are no means and take longer.
+STATISTIC_DRAWS = 2_000
 LEVEL = 0.95
 SEED = 20_261_122
 #: Up to so many questions a test runs through every assignment instead of drawing some.
@@ -51,6 +53,30 @@ def interval(
     rng = np.random.default_rng(seed)
     means = [given[rng.integers(given.size, size=(n, given.size))].mean(axis=1) for n in _blocks(draws, given.size)]
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def interval_of(
+    statistic: Callable[[npt.NDArray[np.intp]], float],
+    rows: int,
+    *,
+    level: float = LEVEL,
+    draws: int = STATISTIC_DRAWS,
+    seed: int = SEED,
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of any ``statistic`` of ``rows`` rows; raises `ValueError` at 0 rows.
+
+    ``statistic`` gets the numbers of the rows that are drawn, with replacement; draws of which it is not a number (no
+    row of one class among them) are left out.
+    """
+    if not rows:
+        raise ValueError("An interval needs at least one row.")
+    rng = np.random.default_rng(seed)
+    found = np.array([statistic(rng.integers(rows, size=rows)) for _ in range(draws)])
+    known = found[~np.isnan(found)]
+    if not known.size:
+        return math.nan, math.nan
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

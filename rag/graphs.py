@@ -154,6 +154,8 @@ class OnnxGraph(_Pool):
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        # What else it does to a graph rounds its values: this engine is the exact twin of the other one.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

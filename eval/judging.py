@@ -1,0 +1,151 @@
+"""How well a judge agrees with people: rows of evidence, claim and a person's label.
+
+The rows are those of RAGTruth, FEVER and their like, one JSON object a line: ``context``, ``response`` and ``label``
+(true: the context supports all of the response). Knows judges by their protocol.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eval.statistics import interval_of
+from rag.errors import BadInput
+from rag.protocols import Judge
+
+Scores = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.bool_]
+#: Support from which a claim counts as supported.
+SUPPORTED = 0.5
+#: Rows that are judged in one call.
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A claim with its evidence, and whether a person found all of it supported."""
+
+    claim: str
+    evidence: str
+    supported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A value with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_json(self) -> dict[str, float | None]:
+        """Return the three numbers, null where there is none."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: None if math.isnan(number) else round(number, 4) for name, number in numbers.items()}
+
+
+def read_labelled(file: Path, split: str | None = None) -> list[Labelled]:
+    """Return the rows of ``file``, plain or compressed JSON lines, those of ``split`` if one is given.
+
+    Without one, rows that say that they are for training are left out. Raises `BadInput`.
+    """
+    rows = [_labelled(row, file, number) for number, row in _objects(file) if _is_wanted(row.get("split"), split)]
+    if not rows:
+        raise BadInput(f"{file} has no row{f' of the split {split!r}' if split else ' to judge by'}.")
+    return rows
+
+
+def _is_wanted(found: object, split: str | None) -> bool:
+    return found != "train" if split is None else found == split
+
+
+def _objects(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    opener = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opener(file, "rt", encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise BadInput(f"{file}, line {number}, is no JSON object.")
+                    yield number, row
+    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(f"{file} is not readable as JSON lines: {error}.") from error
+
+
+def _labelled(row: dict[str, Any], file: Path, number: int) -> Labelled:
+    context, response, label = row.get("context"), row.get("response"), row.get("label")
+    if not isinstance(context, str) or not isinstance(response, str) or not isinstance(label, bool):
+        raise BadInput(f"{file}, line {number}, has no text context, text response and label true or false.")
+    return Labelled(response, context, label)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How a judge scored labelled rows."""
+
+    scores: Scores
+    labels: Labels
+    seconds: float
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return balanced accuracy and F1 (of "supported") at `SUPPORTED`, and the area under the ROC curve."""
+        judged = self.scores >= SUPPORTED
+        return {
+            "balanced_accuracy": self._metric(lambda rows: balanced_accuracy(judged[rows], self.labels[rows])),
+            "f1": self._metric(lambda rows: f1(judged[rows], self.labels[rows])),
+            "auroc": self._metric(lambda rows: auroc(self.scores[rows], self.labels[rows])),
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the metrics, how many rows there were and how many were judged in a second."""
+        found: dict[str, Any] = {name: metric.as_json() for name, metric in self.metrics().items()}
+        return {**found, "rows": len(self.labels), "rows_per_second": round(len(self.labels) / self.seconds, 1)}
+
+    def _metric(self, statistic: Callable[[npt.NDArray[np.intp]], float]) -> Metric:
+        return Metric(statistic(np.arange(len(self.labels))), *interval_of(statistic, len(self.labels)))
+
+
+def judge_rows(judge: Judge, rows: Sequence[Labelled]) -> Agreement:
+    """Let ``judge`` score every row; the time counts what it takes, not how long the judge took to load."""
+    start = time.perf_counter()
+    scores: list[float] = []
+    for first in range(0, len(rows), BATCH):
+        scores += judge.support([(row.claim, row.evidence) for row in rows[first : first + BATCH]])
+    seconds = time.perf_counter() - start
+    return Agreement(np.array(scores), np.array([row.supported for row in rows]), seconds)
+
+
+def balanced_accuracy(judged: Labels, labels: Labels) -> float:
+    """Return the mean of the shares of supported and of unsupported rows that were judged right; NaN without both."""
+    if labels.all() or not labels.any():
+        return math.nan
+    return float((judged[labels].mean() + (~judged[~labels]).mean()) / 2)
+
+
+def f1(judged: Labels, labels: Labels) -> float:
+    """Return the harmonic mean of precision and recall of the rows judged supported; 0 if none was rightly so."""
+    both = int((judged & labels).sum())
+    return 2 * both / int(judged.sum() + labels.sum()) if both else 0.0
+
+
+def auroc(scores: Scores, labels: Labels) -> float:
+    """Return the chance that a supported row scores above an unsupported one, ties counting half; NaN without both.
+
+    That is the U of Mann and Whitney over the number of such pairs (Hanley and McNeil, Radiology 143(1), 1982).
+    """
+    positive, negative = int(labels.sum()), int((~labels).sum())
+    if not positive or not negative:
+        return math.nan
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    return float((ranks[labels].sum() - positive * (positive + 1) / 2) / (positive * negative))

@@ -1,0 +1,1 @@
+"""Training of the built-in reader and judge from the training files, and their export into the package."""

@@ -1,0 +1,120 @@
+"""The built-in judge: how far evidence supports a claim, by a small trained encoder that reads both together.
+
+Long evidence is not cut: the sentences that share the rarest words with the claim are chosen from all of it and read
+together, in their order. A claim of many words is judged part by part, and its log odds are the mean of theirs: people
+call an answer faithful as a whole, so that the least of them agreed less with them.
+Knows its model as values of rows, and neither passages nor citations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rag.grounding import LexicalJudge
+from rag.near import Near
+from rag.pair_model import TrainedPairs
+from rag.sentences import Span, sentence_spans
+
+#: Evidence of more words is read by its nearest sentences: so many, and so many words of them.
+WHOLE_WORDS, MOST_SENTENCES, MOST_WORDS = 170, 6, 200
+#: A claim of more words is judged in parts of about so many.
+PART_WORDS = 45
+
+
+Signs = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How likely the evidence supports the claim, and the sentence [start, end) of it that decides; (0, 0) if none."""
+
+    support: float
+    start: int
+    end: int
+
+
+class TrainedJudge:
+    """A `rag.protocols.Judge` over the model ``judge`` of the package. Thread-safe."""
+
+    name = "built-in judge"
+
+    def __init__(self, model: TrainedPairs) -> None:
+        self._model = model
+        self._words = LexicalJudge()
+
+    def support(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """See `rag.protocols.Judge`: probabilities, calibrated on training rows that were kept from training."""
+        facts = self._model.facts["supported"]
+        weights, offset = np.array(facts["weights"]), facts["offset"]
+        odds = [(signs @ weights + offset).mean() if len(signs) else -np.inf for signs in self.signs(pairs)]
+        return [float(1 / (1 + np.exp(-value))) for value in odds]
+
+    def decide(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """Return for each (claim, evidence) how likely it is supported, and the sentence that speaks for it most."""
+        found = []
+        for (claim, evidence), support in zip(pairs, self.support(pairs), strict=True):
+            spans = nearest_spans(claim, evidence, MOST_SENTENCES)
+            values = self._values([(claim, evidence[start:end]) for start, end in spans])
+            best = max(range(len(spans)), key=values.__getitem__, default=-1)
+            found.append(Verdict(support, *(spans[best] if spans else (0, 0))))
+        return found
+
+    def signs(self, pairs: Sequence[tuple[str, str]]) -> list[Signs]:
+        """Return for each (claim, evidence) an array (parts of the claim, 2): what its probability is made of.
+
+        That is what the model says, and the share of the part's words that stand anywhere in the evidence, for
+        evidence that is too long to be read as a whole.
+        """
+        rows = [(number, part, evidence) for number, (claim, evidence) in enumerate(pairs) for part in parts(claim)]
+        values = self._values([(part, chosen(part, evidence)) for _, part, evidence in rows])
+        shares = self._words.support([(part, evidence) for _, part, evidence in rows])
+        found: list[list[tuple[float, float]]] = [[] for _ in pairs]
+        for (number, _, _), *signs in zip(rows, values, shares, strict=True):
+            found[number].append((signs[0], signs[1]))
+        return [np.array(signs, dtype=np.float64).reshape(-1, 2) for signs in found]
+
+    def close(self) -> None:
+        """Free the model."""
+        self._model.close()
+
+    def _values(self, rows: Sequence[tuple[str, str]]) -> list[float]:
+        read = [self._model.tokenizer.windows(claim, [evidence])[0][0] for claim, evidence in rows]
+        return [float(values.row[0]) for values in self._model.read(read)]
+
+
+def parts(claim: str) -> list[str]:
+    """Return a claim as it is, or a long one as runs of its sentences; nothing of one that says nothing."""
+    if not any(c.isalnum() for c in claim):
+        return []
+    if len(claim.split()) <= PART_WORDS:
+        return [claim]
+    found: list[str] = []
+    for start, end in sentence_spans(claim):
+        sentence = claim[start:end]
+        if not any(c.isalnum() for c in sentence):
+            continue
+        if found and len(found[-1].split()) + len(sentence.split()) <= PART_WORDS:
+            found[-1] += f" {sentence}"
+        else:
+            found.append(sentence)
+    return found
+
+
+def chosen(claim: str, evidence: str) -> str:
+    """Return what is read of the evidence: all of it, or the sentences nearest to the claim, in their order."""
+    if len(evidence.split()) <= WHOLE_WORDS:
+        return evidence
+    return "\n".join(evidence[start:end] for start, end in nearest_spans(claim, evidence, MOST_SENTENCES))
+
+
+def nearest_spans(claim: str, evidence: str, most: int) -> list[Span]:
+    """Return at most ``most`` sentences of the evidence that share words with the claim, in their order."""
+    spans = sentence_spans(evidence)
+    if len(spans) > most:
+        near = Near([evidence[start:end] for start, end in spans]).nearest(claim, most)
+        spans = [spans[number] for number in sorted(near)] or spans[:most]
+    return spans
