@@ -27,7 +27,6 @@ from typing import IO, cast
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from threadpoolctl import threadpool_limits
 
 from api.app import create_app
 from api.children import Child
@@ -72,22 +71,11 @@ def _run(settings: Settings, listener: socket.socket) -> None:
         siblings = [
             opened.enter_context(Child("sibling", SIBLING, told=told)) for _ in range(process_count(settings) - 1)
         ]
-        citewell = opened.enter_context(_opened(settings))
+        citewell = opened.enter_context(open_citewell(settings))
         opened.enter_context(Child("worker", worker_command(settings), environment_for(settings)))
         for sibling in siblings:
             sibling.ready.wait()
         _Server(citewell, lambda: _announce(_url(listener)), siblings).run(sockets=[listener])
-
-
-@contextmanager
-def _opened(settings: Settings) -> Iterator[Citewell]:
-    """Open the whole in such a way that each search computes in the thread that it has.
-
-    Threads of a BLAS wait for each other by turning in circles, which costs the searches beside them twice the time.
-    """
-    with open_citewell(settings) as citewell:
-        threadpool_limits(limits=1, user_api="blas")
-        yield citewell
 
 
 def process_count(settings: Settings) -> int:
@@ -148,7 +136,7 @@ def serve_beside() -> int:
     try:
         with (
             _stoppable(),
-            _opened(settings) as citewell,
+            open_citewell(settings) as citewell,
             _bound(settings.server.host, port, shared=True) as listener,
         ):
             _Server(citewell, _say_ready).run(sockets=[listener])

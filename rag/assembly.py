@@ -13,6 +13,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from rag.batching import BatchingEmbedder
 from rag.catalog import Purged
 from rag.dense import DenseIndex
@@ -159,9 +161,13 @@ def open_citewell(
 ) -> Iterator[Citewell]:
     """Open everything that the settings choose; parts given here take the place of the chosen ones.
 
+    While it is open a search computes in the thread that it has: threads of a BLAS wait for each other by turning in
+    circles, which costs the model, and searches beside it, twice the time.
+
     Raises `Misconfigured` with the cure if a part is not installed or a setting is wrong.
     """
     with (
+        threadpool_limits(limits=1, user_api="blas"),
         open_store(settings) as store,
         _opened_embedder(settings, embedder) as chosen,
         _opened_engine(store, chosen) as open_indexes,

@@ -191,7 +191,8 @@ class Database:
                     if broken is not None:
                         raise Misconfigured(f"The catalog is damaged: a row of {broken[0]} refers to a lost one.")
             finally:
-                driver.execute("PRAGMA foreign_keys = ON")
+                if not connection.invalidated:  # as it is when a signal ends a statement
+                    driver.execute("PRAGMA foreign_keys = ON")
 
 
 def _engine(url: str) -> sa.Engine:

@@ -49,7 +49,7 @@ OWNERS = {
     "typer": {"api/"},
     "rich": {"api/"},
     "python_multipart": {"api/uploads.py"},
-    "threadpoolctl": {"api/serve.py"},
+    "threadpoolctl": {"rag/assembly.py"},
     "watchfiles": {"api/commands/sync.py"},
 }
 #: Inside rag: these know no other file of it but those named.

@@ -376,3 +376,21 @@ def test_a_new_file_has_large_pages_in_every_connection(tmp_path):
     Catalog.in_folder(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "catalog.sqlite3")) as database:
         assert database.execute("PRAGMA page_size").fetchone() == (4096,)
+
+
+def test_a_migration_that_is_interrupted_ends_with_the_interrupt_and_is_made_at_the_next_start(tmp_path):
+    """As by Ctrl-C while a table is being made: nothing else is raised, and nothing is half made."""
+
+    def interrupt(_cursor, statement, *_):
+        if "CREATE TABLE chunks" in statement:
+            raise KeyboardInterrupt
+
+    sa.event.listen(sa.Engine, "do_execute", interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Catalog.in_folder(tmp_path)
+    finally:
+        sa.event.remove(sa.Engine, "do_execute", interrupt)
+    catalog = Catalog.in_folder(tmp_path)
+    assert catalog.create_collection("notes").name == "notes"
+    catalog.close()
