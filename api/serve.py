@@ -43,10 +43,8 @@ LOCK_FILE = "serve.lock"
 GRACE = 20
 #: Most processes that are chosen by the number of cores: each of them holds a model.
 MOST_PROCESSES = 4
-
-
-class _Stop(BaseException):
-    """The process was told to end; unwinds everything that is open."""
+#: Seconds between two looks for a signal while a sibling is waited for.
+LOOK = 0.2
 
 
 def serve(settings: Settings) -> int:
@@ -56,26 +54,26 @@ def serve(settings: Settings) -> int:
     `Conflict` if another server has the data folder or the port.
     """
     _check_host(settings.server.host)
-    try:
-        with _stoppable(), hold(settings.data) as lock, _listening(settings) as listener:
-            lock.name_owner(_url(listener))
-            _run(settings, listener)
-    except _Stop:
-        log.info("stopped")
+    with _told_to_stop() as signals, hold(settings.data) as lock, _listening(settings) as listener:
+        lock.name_owner(_url(listener))
+        _run(settings, listener, signals)
+    log.info("stopped")
     return 0
 
 
-def _run(settings: Settings, listener: socket.socket) -> None:
+def _run(settings: Settings, listener: socket.socket, signals: Sequence[int]) -> None:
     with ExitStack() as opened:
         told = tell(settings, port=listener.getsockname()[1])
         siblings = [
             opened.enter_context(Child("sibling", SIBLING, told=told)) for _ in range(process_count(settings) - 1)
         ]
         citewell = opened.enter_context(open_citewell(settings))
+        if signals:
+            return
         opened.enter_context(Child("worker", worker_command(settings), environment_for(settings)))
-        for sibling in siblings:
-            sibling.ready.wait()
-        _Server(citewell, lambda: _announce(_url(listener)), siblings).run(sockets=[listener])
+        while not (signals or all(sibling.ready.wait(LOOK) for sibling in siblings)):
+            pass
+        _Server(citewell, lambda: _announce(_url(listener)), signals, siblings).run(sockets=[listener])
 
 
 def process_count(settings: Settings) -> int:
@@ -89,9 +87,18 @@ def worker_command(settings: Settings) -> list[str]:
 
 
 class _Server(uvicorn.Server):
-    """Tells when it is ready, and tells the application and its siblings when it is to stop."""
+    """Tells when it is ready, and tells the application and its siblings when it is to stop.
 
-    def __init__(self, citewell: Citewell, when_ready: Callable[[], None], siblings: Sequence[Child] = ()) -> None:
+    ``signals`` are those that came before it had handlers of its own: with one of them it ends at once.
+    """
+
+    def __init__(
+        self,
+        citewell: Citewell,
+        when_ready: Callable[[], None],
+        signals: Sequence[int],
+        siblings: Sequence[Child] = (),
+    ) -> None:
         config = uvicorn.Config(
             create_app(citewell),
             log_config=None,
@@ -102,11 +109,14 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         self._when_ready = when_ready
+        self._signals = signals
         self._siblings = siblings
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
+        if self._signals:
+            self.should_exit = True
+        elif self.started:
             self._when_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -135,16 +145,15 @@ def serve_beside() -> int:
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
         with (
-            _stoppable(),
+            _told_to_stop() as signals,
             open_citewell(settings) as citewell,
             _bound(settings.server.host, port, shared=True) as listener,
         ):
-            _Server(citewell, _say_ready).run(sockets=[listener])
-    except _Stop:
-        log.info("stopped")
+            _Server(citewell, _say_ready, signals).run(sockets=[listener])
     except CitewellError as error:
         log.error("can not serve beside the others", reason=error.message)
         return 1
+    log.info("stopped")
     return 0
 
 
@@ -163,21 +172,20 @@ def _say_ready() -> None:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let the first SIGTERM or SIGINT unwind the body with `_Stop`, and let later ones not disturb that.
+def _told_to_stop() -> Iterator[Sequence[int]]:
+    """Note SIGTERM and SIGINT in the list that is yielded, which is looked at when what is being opened is open.
 
-    While uvicorn runs it has handlers of its own, ends its requests first, and then raises the signal again for these.
+    An exception in their place would come anywhere: in the middle of a statement of the database, or in a callback of
+    a library in C, which loses it. While uvicorn runs it has handlers of its own, and ends its requests first.
     """
     came: list[int] = []
 
-    def stop(number: int, _: FrameType | None) -> None:
+    def note(number: int, _: FrameType | None) -> None:
         came.append(number)
-        if len(came) == 1:
-            raise _Stop
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
