@@ -78,6 +78,8 @@ def _objects(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     if not isinstance(row, dict):
                         raise BadInput(f"{file}, line {number}, is no JSON object.")
                     yield number, row
+    except FileNotFoundError as error:
+        raise BadInput(f"{file} is not there; name a file of JSON lines with context, response and label.") from error
     except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadInput(f"{file} is not readable as JSON lines: {error}.") from error
 

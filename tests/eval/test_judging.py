@@ -90,5 +90,5 @@ def test_a_judge_of_words_on_rows():
 
 def test_the_command_says_what_is_wrong(tmp_path):
     ended = Cli(tmp_path / "data", tmp_path)("eval", "judge", "nowhere.jsonl.gz", "--json", status=2)
-    assert ended.err.startswith("citewell: nowhere.jsonl.gz is not readable as JSON lines")
+    assert ended.err.startswith("citewell: nowhere.jsonl.gz is not there; ")
     assert len(ended.err.strip().splitlines()) == 1

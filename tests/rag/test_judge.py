@@ -89,7 +89,7 @@ def test_nothing_is_claimed_by_an_empty_sentence_and_nothing_supported_by_no_evi
 
 
 def test_weights_that_are_missing_or_damaged_are_named(tmp_path):
-    with pytest.raises(Misconfigured, match=r"judge\.onnx is not there; reinstall citewell"):
+    with pytest.raises(Misconfigured, match=r"judge\.onnx is not there; train the model"):
         TrainedPairs("judge", tmp_path)
     (tmp_path / "judge.onnx").write_bytes(b"no graph")
     for backend in ("openvino", "onnxruntime"):
