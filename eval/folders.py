@@ -133,12 +133,23 @@ def _lines(file: Path) -> list[str]:
 
 def read_rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of ``corpus`` or ``queries``, plain or compressed; raises `BadInput`."""
-    file = _file(folder, name)
+    for _, row in json_lines(_file(folder, name)):
+        yield row
+
+
+def json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of a file of JSON lines, plain or compressed, with the numbers of their lines from 1.
+
+    Raises `BadInput` for what is not readable or no object.
+    """
     opener = gzip.open if file.suffix == ".gz" else open
     try:
         with opener(file, "rt", encoding="utf-8") as stream:
-            for line in stream:
+            for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield json.loads(line)
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise BadInput(f"{file}, line {number}, is no JSON object.")
+                    yield number, row
     except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadInput(f"{file} is not readable as JSON lines: {error}.") from error

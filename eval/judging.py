@@ -6,11 +6,9 @@ The rows are those of RAGTruth, FEVER and their like, one JSON object a line: ``
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eval.folders import json_lines
 from eval.statistics import interval_of
 from rag.errors import BadInput
 from rag.protocols import Judge
@@ -58,7 +57,9 @@ def read_labelled(file: Path, split: str | None = None) -> list[Labelled]:
 
     Without one, rows that say that they are for training are left out. Raises `BadInput`.
     """
-    rows = [_labelled(row, file, number) for number, row in _objects(file) if _is_wanted(row.get("split"), split)]
+    if not file.exists():
+        raise BadInput(f"{file} is not there; name a file of JSON lines with context, response and label.")
+    rows = [_labelled(row, file, number) for number, row in json_lines(file) if _is_wanted(row.get("split"), split)]
     if not rows:
         raise BadInput(f"{file} has no row{f' of the split {split!r}' if split else ' to judge by'}.")
     return rows
@@ -66,22 +67,6 @@ def read_labelled(file: Path, split: str | None = None) -> list[Labelled]:
 
 def _is_wanted(found: object, split: str | None) -> bool:
     return found != "train" if split is None else found == split
-
-
-def _objects(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    opener = gzip.open if file.suffix == ".gz" else open
-    try:
-        with opener(file, "rt", encoding="utf-8") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise BadInput(f"{file}, line {number}, is no JSON object.")
-                    yield number, row
-    except FileNotFoundError as error:
-        raise BadInput(f"{file} is not there; name a file of JSON lines with context, response and label.") from error
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadInput(f"{file} is not readable as JSON lines: {error}.") from error
 
 
 def _labelled(row: dict[str, Any], file: Path, number: int) -> Labelled:

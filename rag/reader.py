@@ -56,6 +56,19 @@ class Candidate:
     text: str
     score: float
 
+    def quoted(self) -> Delta:
+        """Return it as a piece of an answer that quotes it."""
+        return Delta(self.text, (Quote(self.passage, self.start, self.end),))
+
+
+def chosen(candidates: Sequence[Candidate], least: float) -> list[Candidate]:
+    """Return the first candidates (best first) that score ``least`` or more: in the order of the text, none twice."""
+    found: dict[str, Candidate] = {}
+    for candidate in candidates:
+        if candidate.score >= least and len(found) < MOST_SENTENCES:
+            found.setdefault(candidate.text, candidate)
+    return sorted(found.values(), key=lambda c: (c.passage, c.start))
+
 
 class Reader:
     """A `rag.protocols.Generator` that quotes."""
@@ -69,7 +82,7 @@ class Reader:
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:
         """Yield the sentences that answer, best passage first, in the order of their text; nothing to abstain."""
         for candidate in await asyncio.to_thread(self.read, prompt.question, prompt.passages):
-            yield Delta(candidate.text, (Quote(candidate.passage, candidate.start, candidate.end),))
+            yield candidate.quoted()
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -79,11 +92,7 @@ class Reader:
         candidates = self.score(question, passages)
         if not candidates or candidates[0].score < self._threshold:
             return []
-        chosen: dict[str, Candidate] = {}
-        for candidate in candidates:
-            if candidate.score >= CLOSE * candidates[0].score and len(chosen) < MOST_SENTENCES:
-                chosen.setdefault(candidate.text, candidate)
-        return sorted(chosen.values(), key=lambda c: (c.passage, c.start))
+        return chosen(candidates, CLOSE * candidates[0].score)
 
     def score(self, question: str, passages: Sequence[Passage]) -> list[Candidate]:
         """Return every sentence of the first passages, and of what stands around them, with its score, best first."""

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-from rag.reader import MOST_SENTENCES, READ, Candidate, is_no_answer
-from rag.records import Delta, Passage, Prompt, Quote
+from rag.reader import READ, Candidate, chosen, is_no_answer
+from rag.records import Delta, Passage, Prompt
 from rag.sentences import Span
 from rag.span_reader import Asked, Reading, SpanReader
 from rag.windows import window
@@ -49,7 +49,7 @@ class TrainedReader:
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:
         """Yield the sentences that answer, best passage first, in the order of their text; nothing to abstain."""
         for candidate in await asyncio.to_thread(self.read, prompt.question, prompt.passages):
-            yield Delta(candidate.text, (Quote(candidate.passage, candidate.start, candidate.end),))
+            yield candidate.quoted()
 
     async def aclose(self) -> None:
         """Nothing is open that belongs to an event loop."""
@@ -59,12 +59,7 @@ class TrainedReader:
         found = self.answer(question, passages)
         if found.probability < self._threshold or not found.sentences:
             return []
-        best = found.sentences[0].score
-        chosen: dict[str, Candidate] = {}
-        for candidate in found.sentences:
-            if candidate.score >= best - CLOSE and len(chosen) < MOST_SENTENCES:
-                chosen.setdefault(candidate.text, candidate)
-        return sorted(chosen.values(), key=lambda c: (c.passage, c.start))
+        return chosen(found.sentences, found.sentences[0].score - CLOSE)
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Answer:
         """Return all that the first passages, and what stands around them, say to a question."""
