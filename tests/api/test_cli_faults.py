@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shlex
 import signal
 import subprocess
@@ -17,26 +18,35 @@ from rag.store import open_store
 from tests.cli_process import COMMAND, SECONDS, Cli
 
 FILES = 40
+WORDS = """
+anchor bell bridge cable chain channel cloud compass crane current deck dock engine ferry flag fog funnel gale harbour
+hook hull island jetty keel ladder lamp lantern lock mast mist net oar paddle pier pilot pump quay radar reef rigging
+rope rudder sail sand seal shell shore signal spring starboard storm tanker tide timber tower tug valve wave weather
+""".split()
 #: A killed worker's file is free again after so many seconds.
 LEASE = "1"
 
 
-def write_files(folder: Path) -> Path:
+def write_files(folder: Path, lines: int = 4) -> Path:
     folder.mkdir()
     for number in range(FILES):
+        words = random.Random(number)
         text = f"The mooring of buoy {number} is checked by crew{number} every month.\n"
-        (folder / f"buoy-{number:02}.txt").write_text(text * 4)
+        for line in range(lines):  # of other words each: passages that are alike would be folded
+            text += f"Day {line}: {' '.join(words.choices(WORDS, k=9))} at the mooring of buoy {number}.\n"
+        (folder / f"buoy-{number:02}.txt").write_text(text)
     return folder
 
 
 def signal_after(process: subprocess.Popen[str], lines: int, number: int) -> str:
-    """Send a signal when so many documents have ended, and return the rest of standard error."""
+    """Send a signal when so many documents have ended that were not there before; return the rest of standard error."""
     assert process.stderr is not None
     seen = 0
     while seen < lines:
         line = process.stderr.readline()
         assert line, "the command ended before the signal"
-        seen += line.startswith('{"event": "document"')
+        told = json.loads(line)
+        seen += told["event"] == "document" and told["outcome"] != "unchanged"
     process.send_signal(number)
     out, err = process.communicate(timeout=SECONDS)
     assert out == ""
@@ -45,8 +55,8 @@ def signal_after(process: subprocess.Popen[str], lines: int, number: int) -> str
 
 def test_an_ingest_that_was_stopped_and_killed_is_finished_by_the_next(tmp_path: Path) -> None:
     cli = Cli(tmp_path / "data", tmp_path)
-    command = ("ingest", write_files(tmp_path / "files"), "-c", "buoys")
-    settings = {"INGEST__LEASE_SECONDS": LEASE, "INGEST__EMBED_BATCH": "1"}  # so that not all end at once
+    command = ("ingest", write_files(tmp_path / "files", lines=60), "-c", "buoys")  # so that not all end at once
+    settings = {"INGEST__LEASE_SECONDS": LEASE, "INGEST__EMBED_BATCH": "1"}
 
     with cli.start(*command, **settings) as stopped:
         last = signal_after(stopped, 3, signal.SIGINT).splitlines()[-1]
