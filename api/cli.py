@@ -33,6 +33,7 @@ from api.commands import (
     purge,
     serve,
     sync,
+    tune,
 )
 from api.commands.options import LOG_FILE, Interrupted, Session, examples
 from api.commands.terminal import clean, note
@@ -58,6 +59,7 @@ app = _group("Answers questions over your own documents; every sentence carries 
 _documents = _group("List, show and delete the documents of a collection.")
 _collections = _group("List, create and delete collections.")
 _batches = _group("Follow and report on files that came together.")
+_tunings = _group("List what `citewell tune` has learnt, put it in force, take it back.")
 _eval = _group("Measure how good Citewell is.")
 
 
@@ -130,6 +132,17 @@ app.add_typer(_collections, name="collections")
 _collections.command("list", epilog=examples("citewell collections list"))(collections.list_collections)
 _collections.command("create", epilog=examples("citewell collections create policies"))(collections.create_collection)
 _collections.command("delete", epilog=examples("citewell collections delete policies"))(collections.delete_collection)
+
+app.command("tune", epilog=examples(
+    "citewell tune --collection handbook --questions questions.jsonl",
+    "citewell tune -c handbook --steps weights --keep",
+))(tune.tune)  # fmt: skip
+app.add_typer(_tunings, name="tunings")
+_tunings.command("list", epilog=examples("citewell tunings list --collection handbook"))(tune.list_tunings)
+_tunings.command("promote", epilog=examples(
+    "citewell tunings promote 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d",
+))(tune.promote_tuning)  # fmt: skip
+_tunings.command("rollback", epilog=examples("citewell tunings rollback --collection handbook"))(tune.roll_back_tuning)
 
 app.command("parse", epilog=examples(
     "citewell parse report.pdf",

@@ -126,6 +126,7 @@ class Citewell:
             self.store.remove_originals(self.store.originals.list())
         indexes = self.indexes_of(collection)
         indexes.dense.seal_alone()
+        self.store.remove_tuning(collection.id)
         indexes.lexical.seal_alone()
         self.store.catalog.forget_rows(collection.id)
         return replace(purged, files=files, bytes=size)

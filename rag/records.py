@@ -186,6 +186,7 @@ class Collection:
 
     ``documents`` and ``passages`` count what can be searched; they are 0 in a record that was read without counting.
     """
+    ``tuning`` names what its searches go by (`rag.tuning`), if anything.
 
     id: str
     name: str
@@ -194,6 +195,7 @@ class Collection:
     documents: int = 0
     passages: int = 0
 
+    tuning: str | None = None
 
 @dataclass(frozen=True, slots=True)
 class Version:

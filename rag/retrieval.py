@@ -27,12 +27,15 @@ from rag.reading import Key, Steps, Wanted, alone
 from rag.records import Collection, Copy, Passage, Plan, Ranking
 from rag.settings import RetrievalSettings
 from rag.surroundings import diversified, surrounded
+from rag.tuning import Tuned
 
 Scores = Mapping[Key, float]
 #: Scores that differ by less do so by how they were added up.
 SAME = 1e-6
 #: Candidates that late interaction has not looked at have scores from 0 to here, the others from here to 1.
 LOOKED_AT = 0.25
+#: Tunings that are kept in memory, those of the last collections that were searched.
+MOST_TUNINGS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,31 +105,53 @@ class Retriever:
         self._settings = settings
         self._reranker = reranker
         self._interaction = Interaction(catalog, embedder.fingerprint, embedder.dimension)
+        self._usual = Tuned(settings.dense_weight, settings.late_weight)
+        self._tunings: dict[str, Tuned] = {}
 
-    def retrieve(self, plan: Plan, *, trace: bool = False) -> Ranking:
+    def retrieve(self, plan: Plan, *, trace: bool = False, tuned: Tuned | None = None) -> Ranking:
         """Return the ``plan.top_k`` best passages of all the plan's collections, best first.
 
-        With ``trace`` the ranking tells the chunks of each stage, whose ids have to be looked up for that.
+        With ``trace`` the ranking tells the chunks of each stage, whose ids have to be looked up for that. ``tuned``
+        stands for what is in force.
         Raises `Misconfigured` if a collection was embedded with another embedder than the configured one.
         """
         with self._catalog.one_moment():
-            return alone(self.steps(plan, trace=trace))
+            return alone(self.steps(plan, trace=trace, tuned=tuned))
+
+    def evidence(self, plan: Plan, tuned: Tuned | None = None) -> tuple[Candidates, Scores]:
+        """Return what the stages say to the question of a plan, late interaction to all candidates that have codes."""
+        with self._catalog.one_moment():
+            return alone(self._evidence(plan, tuned or self.tuned(plan.collections)))
+
+    def tuned(self, collections: Sequence[Collection]) -> Tuned:
+        """Return what searches of some collections go by: one alone by its tuning, several as the settings say.
+
+        Scores of a question that was turned in one way for one collection and in another for the next can not be
+        compared.
+        """
+        chosen = collections[0].tuning if len(collections) == 1 else None
+        if chosen is None:
+            return self._usual
+        if chosen not in self._tunings:
+            self._tunings = {**dict([*self._tunings.items()][-MOST_TUNINGS:]), chosen: self._catalog.tuned(chosen)}
+        return self._tunings[chosen]
 
     def one_moment(self) -> AbstractContextManager[None]:
         """While this lasts, all searches of this thread begin at one moment: see the catalog's `one_moment`."""
         return self._catalog.one_moment()
 
-    def steps(self, plan: Plan, *, trace: bool = False) -> Steps[Ranking]:
+    def steps(self, plan: Plan, *, trace: bool = False, tuned: Tuned | None = None) -> Steps[Ranking]:
         """Do what `retrieve` does as a search that may go on in step with others, see `rag.reading`."""
         clock = Clock()
         known: dict[Key, Passage] = {}
         for collection in plan.collections:
             if collection.embedder not in {None, self._embedder.fingerprint}:
                 raise wrong_embedder(str(collection.embedder), self._embedder.fingerprint)
+        tuned = tuned or self.tuned(plan.collections)
         queries, understanding = plan.queries, plan.understanding
         found: list[tuple[Scores, dict[str, Scores]]] = []
         for query in queries:
-            scored = yield from self._scored(_plan_of(plan, query), query.role, known, clock)
+            scored = yield from self._scored(_plan_of(plan, query), query.role, tuned, known, clock)
             found.append(scored)
         plan, (scores, parts) = _plan_of(plan, queries[0]), found[0]
         if len(queries) > 1:
@@ -158,25 +183,33 @@ class Retriever:
         return {name: _ids(part, ids) for name, part in parts.items()}
 
     def _scored(
-        self, plan: Plan, role: QueryRole, known: dict[Key, Passage], clock: Clock
+        self, plan: Plan, role: QueryRole, tuned: Tuned, known: dict[Key, Passage], clock: Clock
     ) -> Steps[tuple[Scores, dict[str, Scores]]]:
         """Return the scores of what is found for one query, and those of each stage; ``known`` see `_read`."""
         with clock.stage("embed"):
             asked = self._asked(plan, role)
-        found = self._candidates(plan, asked, clock)
+            if role is not QueryRole.HYPOTHETICAL:
+                asked = tuned.turned(asked)
+        found = self._candidates(plan, asked, tuned, clock)
         parts: dict[str, Scores] = {"dense": found.dense, "lexical": found.lexical, "fused": found.fused}
         scores: Scores = found.fused
         if plan.parts.late and asked.tokens:
             with clock.stage("late"):
                 best = by_score(found.fused)[: self._settings.late_candidates]
                 weights, matches = yield from self._matched(plan, asked.tokens[0], best)
-                rows = np.array(list(matches.values()), dtype=np.float32).reshape(len(matches), len(weights))
-                parts["late"] = dict(zip(matches, weighted(rows, weights).tolist(), strict=True))
-                scores = joined(found.fused, best, parts["late"], self._settings.late_weight)
+                parts["late"] = _late(weights, matches)
+                scores = joined(found.fused, best, parts["late"], tuned.late_weight)
             if plan.parts.hop:
                 with clock.stage("hop"):
                     scores = yield from self._hopped(plan, scores, matches, weights, known)
         return scores, parts
+
+    def _evidence(self, plan: Plan, tuned: Tuned) -> Steps[tuple[Candidates, Scores]]:
+        asked = tuned.turned(self._asked(plan, QueryRole.QUESTION))
+        found = self._candidates(plan, asked, tuned, Clock())
+        if not asked.tokens:
+            return found, {}
+        return found, _late(*(yield from self._matched(plan, asked.tokens[0], by_score(found.fused))))
 
     def _asked(self, plan: Plan, role: QueryRole) -> Encoding:
         """Return the vector of a query, and its tokens where late interaction asks for them."""
@@ -185,7 +218,7 @@ class Retriever:
         kind: Role = "passage" if role is QueryRole.HYPOTHETICAL else "query"
         return self._embedder.encode([plan.question], role=kind, tokens=plan.parts.late)
 
-    def _candidates(self, plan: Plan, asked: Encoding, clock: Clock) -> Candidates:
+    def _candidates(self, plan: Plan, asked: Encoding, tuned: Tuned, clock: Clock) -> Candidates:
         dense: dict[Key, float] = {}
         lexical: dict[Key, float] = {}
         for collection in plan.collections:
@@ -198,7 +231,7 @@ class Retriever:
                 with clock.stage("lexical"):
                     lexical |= _keyed(collection, indexes.lexical.search(plan.question, plan.candidates, allowed))
         with clock.stage("fuse"):
-            return Candidates(dense, lexical, fuse(dense, lexical, self._settings.dense_weight))
+            return Candidates(dense, lexical, fuse(dense, lexical, tuned.dense_weight))
 
     def _matched(
         self, plan: Plan, tokens: TokenVectors, best: Sequence[Key]
@@ -318,6 +351,12 @@ class Clock:
             yield
         finally:
             self.add(name, time.perf_counter() - start)
+
+
+def _late(weights: Vectors, matches: Mapping[Key, Vectors]) -> dict[Key, float]:
+    """Return the scores of late interaction by what `Retriever._matched` returns."""
+    rows = np.array(list(matches.values()), dtype=np.float32).reshape(len(matches), len(weights))
+    return dict(zip(matches, weighted(rows, weights).tolist(), strict=True))
 
 
 def _plan_of(plan: Plan, query: Query) -> Plan:

@@ -47,6 +47,7 @@ collections = sa.Table(
     sa.Column("embedder", sa.String(200)),
     sa.Column("commits", sa.Integer, nullable=False, default=0),
     sa.Column("last_seq", sa.Integer, nullable=False, default=0),
+    sa.Column("tuning_id", sa.String(32)),
 )
 
 # `parent_id` is the archive or message that the document was taken out of; `source` is what a synchronised folder said
@@ -212,4 +213,29 @@ seals = sa.Table(
     sa.Column("folder", sa.String(200), nullable=False),
     sa.Column("last_seq", sa.Integer, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+# What was learnt of a collection for its searches (`rag.tuning`); the maps are (dimension, dimension) in float32.
+tunings = sa.Table(
+    "tunings",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("collection_id", sa.ForeignKey("collections.id"), nullable=False, index=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("embedder", sa.String(200), nullable=False),
+    sa.Column("dense_weight", sa.Float, nullable=False),
+    sa.Column("late_weight", sa.Float, nullable=False),
+    sa.Column("adapter", sa.LargeBinary),
+    sa.Column("projection", sa.LargeBinary),
+    sa.Column("report", sa.JSON, nullable=False),
+)
+
+# Which tunings were put in force, one on another: taking the last one back puts the one before it in force again.
+promotions = sa.Table(
+    "promotions",
+    metadata,
+    sa.Column("collection_id", sa.ForeignKey("collections.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("tuning_id", sa.ForeignKey("tunings.id"), nullable=False),
+    sa.Column("promoted_at", UtcDateTime, nullable=False),
 )

@@ -35,12 +35,22 @@ class Store:
     def index_folder(self) -> Path:
         return self.settings.data / "indexes"
 
+    @property
+    def tuning_folder(self) -> Path:
+        """Where runs of `citewell tune` keep their state, in a folder for each collection."""
+        return self.settings.data / "tuning"
+
     def delete_collection(self, name: str) -> Collection:
         """Remove a collection: its rows in one transaction, then the files that nothing needs any more."""
         collection = self.catalog.collection(name)
         self.remove_originals(self.catalog.delete_collection(collection.id))
         self._remove_indexes(collection.id)
+        self.remove_tuning(collection.id)
         return collection
+
+    def remove_tuning(self, collection_id: str) -> None:
+        """Remove what a stopped run has kept: questions about passages that may be gone."""
+        shutil.rmtree(self.tuning_folder / collection_id, ignore_errors=True)
 
     def remove_originals(self, shas: Sequence[str]) -> tuple[int, int]:
         """Remove those of some originals that no version has; return how many there were, and their bytes."""

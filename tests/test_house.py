@@ -18,7 +18,7 @@ OWNERS = {
     "sqlalchemy": {"rag/catalog/", "rag/database.py", "rag/schema.py", "rag/migrations/versions/"},
     "alembic": {"rag/database.py", "rag/migrations/"},
     "datasketch": {"rag/copies.py"},
-    "torch": {"rag/encoders.py", "eval/training/"},
+    "torch": {"rag/encoders.py", "eval/training/", "eval/tuning/projection.py"},
     "sentence_transformers": {"rag/encoders.py", "rag/cross_encoder.py"},
     "transformers": {"rag/encoders.py"},
     "openvino": {"rag/graphs.py"},

@@ -20,8 +20,10 @@ from rag.schema import (
     collections,
     documents,
     parses,
+    promotions,
     seals,
     texts,
+    tunings,
     vectors,
     versions,
 )
@@ -87,7 +89,7 @@ class Collections(Part):
         if not counted:
             with self._read() as connection:
                 bare = connection.execute(sa.select(collections).where(condition)).all()
-            return [Collection(r.id, r.name, r.created_at, r.embedder) for r in bare]
+            return [Collection(r.id, r.name, r.created_at, r.embedder, tuning=r.tuning_id) for r in bare]
         live = documents.c.live_version_id.is_not(None) & (documents.c.collection_id == collections.c.id)
         count = sa.select(sa.func.count()).select_from(documents).where(live).scalar_subquery()
         passages = (
@@ -99,7 +101,7 @@ class Collections(Part):
         query = sa.select(collections, count.label("n"), passages.label("p")).where(condition)
         with self._read() as connection:
             rows = connection.execute(query).all()
-        return [Collection(r.id, r.name, r.created_at, r.embedder, int(r.n), int(r.p)) for r in rows]
+        return [Collection(r.id, r.name, r.created_at, r.embedder, int(r.n), int(r.p), r.tuning_id) for r in rows]
 
     def delete_collection(self, collection_id: str) -> list[str]:
         """Remove a collection with all its rows in one transaction; return the digests that no document needs now."""
@@ -112,7 +114,7 @@ class Collections(Part):
             shas = set(connection.scalars(sa.select(versions.c.sha256).where(mine)))
             connection.execute(vectors.delete().where(vectors.c.text_id.in_(of_texts)))
             connection.execute(batch_files.delete().where(batch_files.c.batch_id.in_(of_batches)))
-            for table in (seals, chunks, bands, texts, batches):
+            for table in (promotions, tunings, seals, chunks, bands, texts, batches):
                 connection.execute(table.delete().where(table.c.collection_id == collection_id))
             connection.execute(versions.delete().where(mine))
             connection.execute(documents.delete().where(documents.c.collection_id == collection_id))

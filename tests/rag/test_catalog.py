@@ -20,6 +20,7 @@ from rag.errors import BadInput, Conflict, Misconfigured, NotFound, Unavailable
 from rag.records import Stage, State
 from rag.schema import chunks, documents, metadata, parses, versions
 from rag.schema import texts as texts_table
+from rag.tuning import Tuned
 from tests.contracts.strategies import EMBEDDER, chunks_of, parsed_of, put, vectors_for
 
 
@@ -453,6 +454,7 @@ def test_deleting_a_collection_leaves_no_row_and_names_the_originals_that_nothin
     put(catalog, collection, "shared", ["tide"])
     put(catalog, other, "shared", ["tide"])
     mine = catalog.find_document(collection, "mine").newest.sha256
+    catalog.promote(catalog.add_tuning(collection, EMBEDDER, Tuned(0.5, 0.5), {}).id)
     assert catalog.delete_collection(collection) == [mine]
     with catalog._read() as connection:
         left = {
@@ -460,5 +462,5 @@ def test_deleting_a_collection_leaves_no_row_and_names_the_originals_that_nothin
         }
     assert left == {
         "collections": 1, "documents": 1, "versions": 1, "parses": 1, "chunks": 1, "texts": 1, "vectors": 1, "bands": 5,
-        "batches": 1, "batch_files": 1, "seals": 0,
+        "batches": 1, "batch_files": 1, "seals": 0, "tunings": 0, "promotions": 0,
     }  # fmt: skip
