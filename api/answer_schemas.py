@@ -13,10 +13,11 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from api.schemas import Text
+from rag.answers import Answer, Citation, Claim, ShortAnswer
 from rag.plan import MOST_MESSAGES
 from rag.queries import Query as Asked
 from rag.queries import QueryRole, Speaker
-from rag.records import Answer, Citation, Claim, Copy, Kind, Passage, Ranking
+from rag.records import Copy, Kind, Passage, Ranking
 
 
 class _Request(BaseModel):
@@ -248,6 +249,21 @@ class ClaimReply(_Reply):
         return cls(text=claim.text, start=claim.start, end=claim.end, support=claim.support, citations=places)
 
 
+class ShortAnswerReply(_Reply):
+    """The words of the answer that say the least that answers, as they stand in the document."""
+
+    text: str = Field(examples=["145 euros"])
+    start: int = Field(description="Its place in the answer's text.", examples=[44])
+    end: int = Field(examples=[53])
+    number: int = Field(description="The number of the citation in which it stands.", examples=[1])
+    source_start: int = Field(description="Where it begins in the parsed text of the version.", examples=[1248])
+    source_end: int = Field(examples=[1257])
+
+    @classmethod
+    def of(cls, short: ShortAnswer) -> Self:
+        return cls.model_validate(asdict(short))
+
+
 class AnswerReply(_Reply):
     """An answer that can be traced to the words it rests on."""
 
@@ -255,6 +271,9 @@ class AnswerReply(_Reply):
     question: str
     text: str = Field(examples=["Hotels in the country are paid up to 145 euros a night. [1]"])
     abstained: bool = Field(description="True when the documents do not say.")
+    short_answer: ShortAnswerReply | None = Field(
+        None, description="The words that answer, where the generator marks them: the trained reader alone does."
+    )
     claims: list[ClaimReply]
     citations: list[CitationReply]
     passages: list[PassageReply] = Field(
@@ -278,6 +297,7 @@ class AnswerReply(_Reply):
             question=answer.question,
             text=answer.text,
             abstained=answer.abstained,
+            short_answer=ShortAnswerReply.of(answer.short) if answer.short else None,
             claims=claims,
             citations=[CitationReply.of(c, copies.get(c.chunk_id, ())) for c in answer.citations],
             passages=_passages(answer.passages, names),

@@ -1,9 +1,9 @@
 """The benchmark of the readers: ``python -m eval.bench_reader --data folder``, where folder holds BEIR-style folders.
 
 For each set: how many of its answerable questions have a gold answer in the sentences that are shown, how many
-sentences that are, and how often each reader keeps silent, over the passages that the product retrieves (from the pool
-of the Wikipedia sets with ``--pool``), or those of its report where a question has one. Prints tables, and appends them
-to a log where one is given.
+sentences that are, how often each reader keeps silent and how long an answer takes it, over the passages that the
+product retrieves (from the pool of the Wikipedia sets with ``--pool``), or those of its report where a question has
+one. Prints tables, and appends them to a log where one is given.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import re
 import string
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from rag.assembly import Citewell, open_citewell
 from rag.pair_model import WEIGHTS, TrainedPairs
 from rag.reader import READ, Candidate, Reader
 from rag.records import Kind, Passage
-from rag.settings import load_settings
+from rag.settings import Settings, load_settings
 from rag.span_reader import SpanReader
 from rag.trained_reader import TrainedReader
 
@@ -71,10 +72,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @contextmanager
 def _opened(weights: Path) -> Iterator[tuple[Citewell, dict[str, ReadSentences]]]:
     with (
-        open_citewell(eval_settings(load_settings())) as citewell,
+        open_citewell(untrained_settings()) as citewell,
         closing(SpanReader(TrainedPairs("reader", weights))) as trained,
     ):
-        yield citewell, {"words": Reader(citewell.embedder).read, "trained": TrainedReader(trained).read}
+        words = Reader(citewell.embedder)
+        yield citewell, {"words": words.read, "trained": TrainedReader(trained, words).read}
+
+
+def untrained_settings() -> Settings:
+    """Return the settings of an evaluation that opens no trained model of the package: it may not be there yet."""
+    settings = eval_settings(load_settings())
+    plain = {
+        "generator": settings.generator.model_copy(update={"kind": "reader", "reader": "words"}),
+        "judge": settings.judge.model_copy(update={"kind": "words"}),
+    }
+    return settings.model_copy(update=plain)
 
 
 def asked_of(citewell: Citewell, folder: Path, corpus: Path, limit: int) -> list[Asked]:
@@ -116,10 +128,14 @@ def side_by_side(readers: dict[str, ReadSentences], asked: Sequence[Asked]) -> T
     """Return a row for each reader, the last one with its difference to the first."""
     answerable = [one for one in asked if one.answers]
     others = [one for one in asked if not one.answers]
-    rows = [["reader", "a gold answer is shown", "to the first", "p", "sentences", "silent", "silent, unanswerable"]]
+    rows = [[
+        "reader", "a gold answer is shown", "to the first", "p", "sentences", "silent", "silent, unanswerable",
+        "median ms",
+    ]]  # fmt: skip
     first: list[float] | None = None
     for name, read in readers.items():
-        shown = [read(one.question, one.passages) for one in answerable]
+        answered = [_timed(read, one) for one in answerable]
+        shown = [found for found, _ in answered]
         hits = [float(is_shown(found, one.answers)) for found, one in zip(shown, answerable, strict=True)]
         low, high = interval(hits)
         difference = compare(hits, first) if first is not None else None
@@ -132,15 +148,26 @@ def side_by_side(readers: dict[str, ReadSentences], asked: Sequence[Asked]) -> T
             f"{np.mean([len(found) for found in shown]):.2f}",
             f"{np.mean([not found for found in shown]):.3f}",
             f"{np.mean(silent):.3f}" if silent else "",
+            f"{1000 * np.median([seconds for _, seconds in answered]):.0f}",
         ])  # fmt: skip
         first = first or hits
     return rows
 
 
+def _timed(read: ReadSentences, one: Asked) -> tuple[list[Candidate], float]:
+    start = time.perf_counter()
+    return read(one.question, one.passages), time.perf_counter() - start
+
+
 def is_shown(found: Sequence[Candidate], answers: Sequence[str]) -> bool:
     """Say whether one of ``answers`` stands in what is shown, signs, white space and case apart."""
-    shown = f" {_words(' '.join(candidate.text for candidate in found))} "
-    return any(f" {_words(answer)} " in shown for answer in answers)
+    return is_said(" ".join(candidate.text for candidate in found), answers)
+
+
+def is_said(text: str, answers: Sequence[str]) -> bool:
+    """Say whether one of ``answers`` stands in a text, signs, white space and case apart."""
+    said = f" {_words(text)} "
+    return any(f" {_words(answer)} " in said for answer in answers)
 
 
 def _words(text: str) -> str:

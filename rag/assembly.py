@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from rag.answers import Answer
 from rag.batching import BatchingEmbedder
 from rag.catalog import Purged
 from rag.dense import DenseIndex
@@ -25,7 +26,7 @@ from rag.plan import Filters, make_plan
 from rag.protocols import Embedder, Generator, Judge, Reranker
 from rag.queries import Message
 from rag.reader import Reader
-from rag.records import Answer, Collection, Plan, Ranking
+from rag.records import Collection, Plan, Ranking
 from rag.retrieval import Indexes, Retriever
 from rag.searches import Searches
 from rag.settings import Settings
@@ -39,10 +40,14 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(slots=True)
 class Citewell:
-    """A running whole: a store with models and indexes. Thread-safe."""
+    """A running whole: a store with models and indexes. Thread-safe.
+
+    ``reader`` is the built-in one: the generator itself, or what stands in for it.
+    """
 
     store: Store
     embedder: Embedder
+    reader: Generator
     generator: Generator
     judge: Judge
     open_indexes: Callable[[Collection], Indexes]
@@ -59,14 +64,14 @@ class Citewell:
         embedder = BatchingEmbedder(self.embedder)
         self.retriever = Retriever(self.store.catalog, embedder, self.indexes_of, settings.retrieval, self.reranker)
         self.searches = Searches(self.retriever, embedder, settings.server)
-        is_model = not isinstance(self.generator, Reader)
-        self.interpreter = Interpreter(self.generator if is_model else None, settings.understanding)
+        writes = not self.generator.quotes
+        self.interpreter = Interpreter(self.generator if writes else None, settings.understanding)
         self.pipeline = Pipeline(
             catalog=self.store.catalog,
             interpreter=self.interpreter,
             searches=self.searches,
             generator=self.generator,
-            fall_back=Reader(self.embedder) if is_model and settings.generator.fall_back else None,
+            fall_back=self.reader if writes and settings.generator.fall_back else None,
             judge=self.judge,
             prompt_tokens=settings.generator.context_tokens - settings.generator.max_tokens - SLACK,
             settings_digest=settings.digest(),
@@ -121,12 +126,12 @@ class Citewell:
         files arrive without a pause; call it again then.
         """
         purged = self.store.catalog.purge(collection.id, document_ids)
+        self.store.remove_tuning(collection.id)
         files, size = self.store.remove_originals(purged.originals)
         if not self.store.catalog.queue_length():  # what a purge that died has left; work in hand may need others
             self.store.remove_originals(self.store.originals.list())
         indexes = self.indexes_of(collection)
         indexes.dense.seal_alone()
-        self.store.remove_tuning(collection.id)
         indexes.lexical.seal_alone()
         self.store.catalog.forget_rows(collection.id)
         return replace(purged, files=files, bytes=size)
@@ -171,13 +176,16 @@ def open_citewell(
         threadpool_limits(limits=1, user_api="blas"),
         open_store(settings) as store,
         _opened_embedder(settings, embedder) as chosen,
+        _opened_reader(settings, chosen) as reader,
+        _opened_judge(settings, judge) as chosen_judge,
         _opened_engine(store, chosen) as open_indexes,
     ):
         opened = Citewell(
             store,
             chosen,
-            generator or _open_generator(settings, chosen),
-            judge or LexicalJudge(),
+            reader,
+            generator or _open_generator(settings, reader),
+            chosen_judge,
             open_indexes,
             reranker or _open_reranker(settings),
         )
@@ -228,9 +236,35 @@ def _open_reranker(settings: Settings) -> Reranker | None:
     return CrossEncoder(settings.retrieval.reranker, settings.embedder)
 
 
-def _open_generator(settings: Settings, embedder: Embedder) -> Generator:
+@contextmanager
+def _opened_reader(settings: Settings, embedder: Embedder) -> Iterator[Generator]:
+    words = Reader(embedder)
+    if settings.generator.reader == "words":
+        yield words
+        return
+    from rag.pair_model import TrainedPairs
+    from rag.span_reader import SpanReader
+    from rag.trained_reader import TrainedReader
+
+    with closing(SpanReader(TrainedPairs("reader"))) as spans:
+        yield TrainedReader(spans, words)
+
+
+@contextmanager
+def _opened_judge(settings: Settings, given: Judge | None) -> Iterator[Judge]:
+    if given is not None or settings.judge.kind == "words":
+        yield given or LexicalJudge()
+        return
+    from rag.judge import TrainedJudge
+    from rag.pair_model import TrainedPairs
+
+    with closing(TrainedJudge(TrainedPairs("judge"))) as judge:
+        yield judge
+
+
+def _open_generator(settings: Settings, reader: Generator) -> Generator:
     if settings.generator.kind == "reader":
-        return Reader(embedder)
+        return reader
     from rag.generators import OpenAIGenerator
 
     return OpenAIGenerator(settings.generator)

@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from rag.answers import Citation, Claim, ShortAnswer
 from rag.protocols import Judge
-from rag.records import Citation, Claim, Delta, Passage, Quote
+from rag.records import Delta, Passage, Quote
 from rag.sentences import sentence_spans
 from rag.windows import quoted_chunk, window
 
@@ -24,13 +25,17 @@ OPENING = re.compile(r"\s*[\[【][\d\s,;，、]{0,40}\Z")
 
 @dataclass(frozen=True, slots=True)
 class RawClaim:
-    """One sentence of the answer at [start, end), the passages it names, and its quotes if the generator gave them."""
+    """One sentence of the answer at [start, end), the passages it names, and its quotes if the generator gave them.
+
+    ``short`` are the words of a quote that are the short answer, if the generator marked them.
+    """
 
     text: str
     start: int
     end: int
     passages: tuple[int, ...]
     quotes: tuple[Quote, ...] = ()
+    short: Quote | None = None
 
 
 @dataclass(slots=True)
@@ -74,7 +79,7 @@ class ClaimParser:
         start = len(self.text)
         numbers = tuple(dict.fromkeys(quote.passage for quote in delta.quotes))
         self.text += delta.text
-        self._quoted.append(RawClaim(delta.text, start, len(self.text), numbers, delta.quotes))
+        self._quoted.append(RawClaim(delta.text, start, len(self.text), numbers, delta.quotes, delta.short))
         self.text += "".join(f" [{number}]" for number in numbers)
 
     def _release(self, *, final: bool) -> None:
@@ -200,3 +205,29 @@ def check(claims: Sequence[Claim], source_text: Callable[[str], str]) -> tuple[l
             (good if citation.quote and there == citation.quote else failed).append(citation)
         kept.append(Claim(claim.text, claim.start, claim.end, tuple(good)))
     return kept, failed
+
+
+def short_answer(raw: Sequence[RawClaim], claims: Sequence[Claim]) -> ShortAnswer | None:
+    """Return the first short answer that was marked in ``raw`` and stands in a citation that ``claims`` kept.
+
+    The two are as long as each other; the words must stand in the text of the claim as they do in the source.
+    """
+    for marked, claim in zip(raw, claims, strict=True):
+        for citation in claim.citations:
+            place = _marked_in(marked.short, citation)
+            said = citation.quote[slice(*place)] if place else ""
+            shift = claim.text.find(citation.quote)
+            if marked.short and place and said.strip() and shift >= 0:
+                start = claim.start + shift + place[0]
+                source = marked.short.start, marked.short.end
+                return ShortAnswer(said, start, start + len(said), citation.number, *source)
+    return None
+
+
+def _marked_in(short: Quote | None, citation: Citation) -> tuple[int, int] | None:
+    """Return where the short answer stands in the quote of a citation."""
+    if short is None or short.passage != citation.number:
+        return None
+    if not citation.source_start <= short.start < short.end <= citation.source_end:
+        return None
+    return short.start - citation.source_start, short.end - citation.source_start

@@ -48,6 +48,8 @@ class OpenAIGenerator:
     Nothing is sent before the first call. Raises `Misconfigured` when the URL or the key can not be used.
     """
 
+    quotes = False
+
     def __init__(self, settings: GeneratorSettings) -> None:
         self._settings = settings
         self._url = _parse_url(settings.base_url or "")

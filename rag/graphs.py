@@ -49,14 +49,19 @@ def open_graph(file: Path, outputs: Sequence[str], threads: int = 0, backend: st
     ``outputs`` names what is wanted of it. ``backend`` is ``openvino``, ``onnxruntime`` or ``auto``: the first of these
     two that is installed. Raises `Misconfigured` if the file is gone or damaged, or there is no library to run it.
     """
+    require_graph(file)
+    cores = threads or len(os.sched_getaffinity(0))
+    chosen = backend if backend != "auto" else "openvino" if has_openvino() else "onnxruntime"
+    return OpenVINOGraph(file, outputs, cores) if chosen == "openvino" else OnnxGraph(file, outputs, cores)
+
+
+def require_graph(file: Path) -> None:
+    """Raise `Misconfigured` if the ONNX file ``file`` is not there."""
     if not file.is_file():
         raise Misconfigured(
             f"{file} is not there; train the model and export it (python -m eval.training.train --help), or name a "
             "folder that holds it."
         )
-    cores = threads or len(os.sched_getaffinity(0))
-    chosen = backend if backend != "auto" else "openvino" if has_openvino() else "onnxruntime"
-    return OpenVINOGraph(file, outputs, cores) if chosen == "openvino" else OnnxGraph(file, outputs, cores)
 
 
 def _damaged(file: Path, error: Exception) -> Misconfigured:

@@ -47,11 +47,18 @@ class TrainedJudge:
         self._words = LexicalJudge()
 
     def support(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """See `rag.protocols.Judge`: probabilities, calibrated on training rows that were kept from training."""
+        """See `rag.protocols.Judge`: probabilities, calibrated on training rows that were kept from training.
+
+        A claim that is its evidence word for word is supported; the model is not asked.
+        """
         facts = self._model.facts["supported"]
         weights, offset = np.array(facts["weights"]), facts["offset"]
-        odds = [(signs @ weights + offset).mean() if len(signs) else -np.inf for signs in self.signs(pairs)]
-        return [float(1 / (1 + np.exp(-value))) for value in odds]
+        asked = [number for number, pair in enumerate(pairs) if not _is_quoted(*pair)]
+        found = [1.0] * len(pairs)
+        for number, signs in zip(asked, self.signs([pairs[number] for number in asked]), strict=True):
+            odds = (signs @ weights + offset).mean() if len(signs) else -np.inf
+            found[number] = float(1 / (1 + np.exp(-odds)))
+        return found
 
     def decide(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """Return for each (claim, evidence) how likely it is supported, and the sentence that speaks for it most."""
@@ -84,6 +91,10 @@ class TrainedJudge:
     def _values(self, rows: Sequence[tuple[str, str]]) -> list[float]:
         read = [self._model.tokenizer.windows(claim, [evidence])[0][0] for claim, evidence in rows]
         return [float(values.row[0]) for values in self._model.read(read)]
+
+
+def _is_quoted(claim: str, evidence: str) -> bool:
+    return claim.strip() == evidence.strip() and any(c.isalnum() for c in claim)
 
 
 def parts(claim: str) -> list[str]:

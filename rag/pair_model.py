@@ -7,8 +7,10 @@ from the package of the built-in embedder. Knows graphs by their protocol and ro
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from rag.encoders import built_in_model, pack_by_tokens
 from rag.errors import Misconfigured
-from rag.graphs import open_graph
+from rag.graphs import Graph, open_graph, require_graph
 from rag.pairs import Pair, PairTokenizer
 from rag.tensors import open_tensors
 
@@ -42,35 +44,56 @@ class Read:
 class TrainedPairs:
     """A model of the package, ``reader`` or ``judge``, in ``folder``. Thread-safe.
 
-    ``facts`` is what its training left to know beside the weights, from the JSON file of the same name. Raises
-    `Misconfigured` if a file is not there.
+    It is loaded by the first that is read: not everyone who opens the product asks it something. ``facts`` is what its
+    training left to know beside the weights, from the JSON file of the same name. Raises `Misconfigured` if a file is
+    not there.
     """
 
     def __init__(self, name: str, folder: Path = WEIGHTS, threads: int = 0, backend: str = "auto") -> None:
-        self._graph = open_graph(folder / f"{name}.onnx", OUTPUTS[name], threads, backend)
-        self.engine = self._graph.engine
+        file = folder / f"{name}.onnx"
+        require_graph(file)
+        self._open = partial(open_graph, file, OUTPUTS[name], threads, backend)
+        self._opened: Graph | None = None
+        self._lock = threading.Lock()
         self.facts = _read_facts(folder / f"{name}.json")
         base = built_in_model()
         self.tokenizer = PairTokenizer(base / "tokenizer.json")
         self._words = open_tensors(base / "model.safetensors")["embeddings.word_embeddings.weight"]
 
+    @property
+    def engine(self) -> str:
+        """What computes it, for instance ``openvino bf16``."""
+        return self._graph.engine
+
+    @property
+    def _graph(self) -> Graph:
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
+
     def read(self, pairs: Sequence[Pair]) -> list[Read]:
         """Return what the model says of each row."""
+        if not pairs:
+            return []
+        graph = self._graph
         found: list[Read | None] = [None] * len(pairs)
 
         def run(batch: list[int]) -> None:
-            outputs = self._graph.run(self._inputs([pairs[i] for i in batch]))
+            outputs = graph.run(self._inputs([pairs[i] for i in batch]))
             rows, tokens = outputs["row"], outputs.get("token")
             for row, position in enumerate(batch):
                 own = _NONE if tokens is None else tokens[row, : len(pairs[position].ids)]
                 found[position] = Read(rows[row], own)
 
-        self._graph.map(run, pack_by_tokens([len(pair.ids) for pair in pairs], PASS_TOKENS) if pairs else ())
+        graph.map(run, pack_by_tokens([len(pair.ids) for pair in pairs], PASS_TOKENS))
         return [read for read in found if read is not None]
 
     def close(self) -> None:
         """Free the model."""
-        self._graph.close()
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
 
     def _inputs(self, pairs: Sequence[Pair]) -> dict[str, npt.NDArray[Any]]:
         width = max(len(pair.ids) for pair in pairs)

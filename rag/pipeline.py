@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 
 import structlog
 
+from rag.answers import Answer, Claim, ShortAnswer
 from rag.catalog import Catalog
-from rag.citations import ClaimParser, check, cite
+from rag.citations import ClaimParser, check, cite, short_answer
 from rag.errors import GeneratorFailed
 from rag.prompt import ABSTENTION, build_prompt, estimate_tokens
 from rag.protocols import Generator, Judge
-from rag.records import Answer, Claim, Plan, Prompt, Ranking
+from rag.records import Plan, Prompt, Ranking
 from rag.retrieval import Clock
 from rag.searches import Searches
 from rag.understanding import Interpreter
@@ -105,8 +106,8 @@ class Pipeline:
                     async for token in tokens:
                         yield token
         with clock.stage("cite"):
-            claims = await asyncio.to_thread(self._cited, parser, prompt)
-        yield Done(self._answer(plan, ranking, prompt, parser.text, claims, writer.name, notice, clock))
+            claims, short = await asyncio.to_thread(self._cited, parser, prompt)
+        yield Done(self._answer(plan, ranking, prompt, parser.text, claims, short, writer.name, notice, clock))
 
     async def answer(self, plan: Plan) -> Answer:
         """Answer a plan as a whole; raises as `stream` does."""
@@ -128,12 +129,13 @@ class Pipeline:
         if not parser.text.strip():
             yield Token(ABSTENTION)
 
-    def _cited(self, parser: ClaimParser, prompt: Prompt) -> list[Claim]:
-        claims = [cite(claim, prompt.passages, self.judge) for claim in parser.claims()]
+    def _cited(self, parser: ClaimParser, prompt: Prompt) -> tuple[list[Claim], ShortAnswer | None]:
+        raw = parser.claims()
+        claims = [cite(claim, prompt.passages, self.judge) for claim in raw]
         kept, failed = check(claims, self.catalog.source_text)
         for citation in failed:
             log.error("citation dropped: its quote does not stand at its offsets", chunk=citation.chunk_id)
-        return kept
+        return kept, short_answer(raw, kept)
 
     def _answer(
         self,
@@ -142,6 +144,7 @@ class Pipeline:
         prompt: Prompt,
         text: str,
         claims: list[Claim],
+        short: ShortAnswer | None,
         generator: str,
         notice: str | None,
         clock: Clock,
@@ -161,4 +164,5 @@ class Pipeline:
             timings=dict(ranking.timings) | clock.seconds,
             settings_digest=self.settings_digest,
             queries=ranking.queries,
+            short=short,
         )

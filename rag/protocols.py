@@ -143,6 +143,11 @@ class Generator(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def quotes(self) -> bool:
+        """Whether it only quotes passages: then no message reaches it, and it may stand in for a model that fails."""
+        ...
+
     def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]: ...
 
     async def aclose(self) -> None:

@@ -45,9 +45,10 @@ FIGURE_WEIGHT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A sentence of passage ``passage`` (from 1) or of a chunk around it; ``score`` in [0, 1] says how well it answers.
+    """A sentence of passage ``passage`` (from 1) or of a chunk around it; ``score`` says how well it answers.
 
-    It stands at [start, end) in the parsed text.
+    It stands at [start, end) in the parsed text. Scores of one reader may be compared: `Reader` gives the share of the
+    question that is met, in [0, 1].
     """
 
     passage: int
@@ -56,9 +57,9 @@ class Candidate:
     text: str
     score: float
 
-    def quoted(self) -> Delta:
-        """Return it as a piece of an answer that quotes it."""
-        return Delta(self.text, (Quote(self.passage, self.start, self.end),))
+    def quoted(self, short: Quote | None = None) -> Delta:
+        """Return it as a piece of an answer that quotes it; ``short`` are the words in it that are the short answer."""
+        return Delta(self.text, (Quote(self.passage, self.start, self.end),), short)
 
 
 def chosen(candidates: Sequence[Candidate], least: float) -> list[Candidate]:
@@ -74,6 +75,7 @@ class Reader:
     """A `rag.protocols.Generator` that quotes."""
 
     name = "reader"
+    quotes = True
 
     def __init__(self, embedder: Embedder, threshold: float = THRESHOLD) -> None:
         self._embedder = embedder
@@ -101,13 +103,47 @@ class Reader:
             return []
         asked = self._embedder.encode([question], role="query", tokens=True).tokens[0]
         weights = token_weights(question, asked)
-        encoded = self._embedder.encode([chunk.indexed_text for _, chunk in read], tokens=True).tokens
+        encoded = self._encoded([chunk for _, chunk in read])
         candidates = [
             candidate
             for (number, chunk), tokens in zip(read, encoded, strict=True)
             for candidate in _candidates(question, number, chunk, tokens, asked, weights)
         ]
         return sorted(candidates, key=lambda c: (-c.score, c.passage, c.start))
+
+    def _encoded(self, chunks: Sequence[Passage]) -> list[TokenVectors]:
+        """Return the tokens of all of each chunk's indexed text, however long it is."""
+        texts = [chunk.indexed_text for chunk in chunks]
+        found = self._embedder.encode(texts, tokens=True).tokens
+        counts = self._embedder.count_tokens(texts)
+        return [
+            tokens if count <= self._embedder.window else self._completed(chunk, tokens)
+            for chunk, tokens, count in zip(chunks, found, counts, strict=True)
+        ]
+
+    def _completed(self, chunk: Passage, tokens: TokenVectors) -> TokenVectors:
+        """Return the tokens of a chunk with those that the window cut off, which are read under the same headings."""
+        head = len(chunk.indexed_text) - len(chunk.text)
+        cut = 0
+        while cut := _next_cut(chunk.text, cut, int(tokens.spans[:, 1].max(initial=0)) - head):
+            read = self._embedder.encode([chunk.indexed_text[:head] + chunk.text[cut:]], tokens=True).tokens[0]
+            tokens = _joined(tokens, read, head, cut)
+        return tokens
+
+
+def _next_cut(text: str, last: int, reached: int) -> int:
+    """Return where the first sentence behind ``last`` begins that is not read to its end; 0 if there is none."""
+    return next((start for start, end in sentence_spans(text) if start > last and end > reached), 0)
+
+
+def _joined(tokens: TokenVectors, more: TokenVectors, head: int, cut: int) -> TokenVectors:
+    """Return tokens with those of the text from ``cut`` on, which was read behind the same ``head``."""
+    kept, own = tokens.spans[:, 1] <= head + cut, more.spans[:, 0] >= head
+    return TokenVectors(
+        np.concatenate([tokens.vectors[kept], more.vectors[own]]),
+        np.concatenate([tokens.spans[kept], more.spans[own] + cut]),
+        np.concatenate([tokens.ids[kept], more.ids[own]]),
+    )
 
 
 def token_weights(question: str, asked: TokenVectors) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

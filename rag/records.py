@@ -1,7 +1,8 @@
 """The records that travel between the rooms: frozen dataclasses; standard library and `rag.queries` only.
 
 What crosses a boundary is one of these, a plain value, or a ``numpy`` float32 matrix with unit rows.
-This module knows no database, no model, no file format and no web. Records of a question are in `rag.queries`.
+This module knows no database, no model, no file format and no web. Records of a question are in `rag.queries`, those of
+its answer in `rag.answers`.
 
 Offsets are in Unicode code points, half open, and refer to the *parsed text* of a document version:
 the texts of its elements joined by ``ELEMENT_SEPARATOR``. The parsed text is stored with the version, so
@@ -185,8 +186,8 @@ class Collection:
     """A named set of documents that is searched together. ``embedder`` is the fingerprint of its vectors.
 
     ``documents`` and ``passages`` count what can be searched; they are 0 in a record that was read without counting.
-    """
     ``tuning`` names what its searches go by (`rag.tuning`), if anything.
+    """
 
     id: str
     name: str
@@ -194,8 +195,8 @@ class Collection:
     embedder: str | None = None
     documents: int = 0
     passages: int = 0
-
     tuning: str | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Version:
@@ -412,11 +413,13 @@ class Delta:
     """A piece of generated text.
 
     A language model gives text alone, in which ``[n]`` marks passage n. A generator that knows its evidence
-    gives a whole claim with its quotes; no markers are looked for in that text.
+    gives a whole claim with its quotes; no markers are looked for in that text. ``short`` are the words of these quotes
+    that are the short answer, where it knows them too.
     """
 
     text: str
     quotes: tuple[Quote, ...] = ()
+    short: Quote | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,69 +436,3 @@ class Prompt:
     messages: tuple[Mapping[str, str], ...]
     tokens: int
     max_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Citation:
-    """A pointer from a span of the answer to the words in a document that support it.
-
-    ``parsed_text[source_start:source_end] == quote`` for the version named; ``score`` in [0, 1] says how much of the
-    claim the quote supports.
-    """
-
-    answer_start: int
-    answer_end: int
-    number: int
-    document_id: str
-    document: str
-    version_id: str
-    version: int
-    chunk_id: str
-    page: int | None
-    section: tuple[str, ...]
-    source_start: int
-    source_end: int
-    quote: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One sentence of an answer with what supports it. ``start`` and ``end`` are offsets in the answer's text."""
-
-    text: str
-    start: int
-    end: int
-    citations: tuple[Citation, ...]
-
-    @property
-    def support(self) -> float:
-        """The best score of its citations, in [0, 1]; 0 when it has none."""
-        return max((citation.score for citation in self.citations), default=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer that can be traced: its claims, its sources, and how it came about.
-
-    ``notice`` is a sentence for the reader of the answer when something did not go as configured,
-    for instance when the generator failed and the built-in reader answered in its place.
-    """
-
-    id: str
-    question: str
-    text: str
-    abstained: bool
-    claims: tuple[Claim, ...]
-    passages: tuple[Passage, ...]
-    generator: str
-    created_at: datetime
-    notice: str | None = None
-    stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    timings: Mapping[str, float] = field(default_factory=dict)
-    settings_digest: str = ""
-    queries: tuple[Query, ...] = ()
-
-    @property
-    def citations(self) -> tuple[Citation, ...]:
-        return tuple(citation for claim in self.claims for citation in claim.citations)

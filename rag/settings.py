@@ -100,6 +100,11 @@ class GeneratorSettings(_Part):
     kind: Literal["reader", "openai"] = Field(
         "reader", description="reader: built in, quotes sentences. openai: any OpenAI-compatible server."
     )
+    reader: Literal["words", "trained"] = Field(
+        "trained",
+        description="The built-in reader. words compares the question with each sentence word by word; trained also "
+        "reads both together with a model that ships, which marks the short answer.",
+    )
     base_url: str | None = Field(None, description="For example http://127.0.0.1:8000/v1 of trtllm-serve.")
     model: str | None = Field(None, description="Model name; by default the first that the server lists.")
     api_key: SecretStr | None = Field(None, description="Sent as a bearer token; never logged.")
@@ -120,6 +125,15 @@ class GeneratorSettings(_Part):
         if self.max_tokens >= self.context_tokens:
             raise ValueError("generator.max_tokens must be smaller than generator.context_tokens")
         return self
+
+
+class JudgeSettings(_Part):
+    """What says how far a citation supports its sentence."""
+
+    kind: Literal["words", "trained"] = Field(
+        "words",
+        description="words: the share of the sentence's words that are cited. trained: a model that ships reads both.",
+    )
 
 
 class IngestSettings(_Part):
@@ -233,6 +247,7 @@ class Settings(BaseSettings):
     retrieval: RetrievalSettings = RetrievalSettings()
     understanding: UnderstandingSettings = UnderstandingSettings()
     generator: GeneratorSettings = GeneratorSettings()
+    judge: JudgeSettings = JudgeSettings()
     ingest: IngestSettings = IngestSettings()
     index: IndexSettings = IndexSettings()
 
@@ -252,7 +267,7 @@ class Settings(BaseSettings):
     def digest(self) -> str:
         """Return a short digest of everything that can change an answer (not where data lies or who may ask)."""
         where = {"index": {"milvus_uri", "milvus_token", "milvus_timeout"}}
-        what = {"embedder", "retrieval", "understanding", "generator", "index"}
+        what = {"embedder", "retrieval", "understanding", "generator", "judge", "index"}
         parts = self.model_dump_json(include=what, exclude=where)
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 

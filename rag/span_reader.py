@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,11 +45,14 @@ class Reading:
     """What a passage says to a question.
 
     ``answer`` is the place of the answer in its text, if it has any; ``log_odds`` are those that it answers,
-    calibrated; ``sentences`` in their order.
+    calibrated; ``answers`` and ``margin`` what the model says of that: does the passage answer, and how far are the
+    best words above none. ``sentences`` in their order.
     """
 
     answer: Span | None
     log_odds: float
+    answers: float
+    margin: float
     sentences: tuple[Sentence, ...]
 
     @property
@@ -75,14 +78,20 @@ class SpanReader:
 
     def read(self, asked: Sequence[Asked]) -> list[Reading]:
         """Return what each passage says to its question."""
-        return [
-            Reading(signs.answer, self._log_odds(signs, sentences), tuple(sentences))
-            for signs, sentences in self._signs(asked)
-        ]
+        found = []
+        for signs, sentences in self._signs(asked):
+            values = _values(signs, sentences)
+            found.append(Reading(signs.answer, self._log_odds(values), values[0], values[1], tuple(sentences)))
+        return found
 
     def signs(self, asked: Sequence[Asked]) -> npt.NDArray[np.float64]:
         """Return the values (n, 3) that the probability is made of: fitted by `eval.training.calibration`."""
         return np.array([_values(signs, sentences) for signs, sentences in self._signs(asked)]).reshape(-1, 3)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What training left to know beside the model, see `rag.pair_model.TrainedPairs`."""
+        return self._model.facts
 
     def close(self) -> None:
         """Free the model."""
@@ -100,9 +109,8 @@ class SpanReader:
             for i, one in enumerate(asked)
         ]
 
-    def _log_odds(self, signs: _Signs, sentences: Sequence[Sentence]) -> float:
+    def _log_odds(self, values: Sequence[float]) -> float:
         facts = self._model.facts["answers"]
-        values = _values(signs, sentences)
         return float(np.dot(facts["weights"], values) + facts["offset"])
 
 

@@ -78,6 +78,7 @@ class ScriptedGenerator:
     pieces: Sequence[str | Delta]
     failure: str | None = None
     name: str = "scripted"
+    quotes: bool = False
     prompts: list[Prompt] = field(default_factory=list)
     closed: int = 0
 

@@ -1,39 +1,56 @@
 """The built-in reader with a trained model: answers with exact sentences of the passages, each with its quote.
 
-A `rag.protocols.Generator` that quotes, as `rag.reader` does, whose candidates it shares; what is different is who
-scores: `rag.span_reader` knows what was asked for, marks the words that answer, and knows how likely there are any.
-Knows nothing of how passages were found.
+A `rag.protocols.Generator` that quotes, as `rag.reader` does. Two read each sentence: `rag.span_reader`, which knows
+what was asked for and marks the words that answer, and `rag.reader`, which knows how much of the question is met there.
+What they say is joined by weights that training left beside the model (`eval.training.calibration`), as it left the
+probability below which it keeps silent. Knows nothing of how passages were found.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-from rag.reader import READ, Candidate, chosen, is_no_answer
-from rag.records import Delta, Passage, Prompt
-from rag.sentences import Span
+import numpy as np
+
+from rag.reader import READ, Candidate, Reader, chosen, is_no_answer
+from rag.records import Delta, Passage, Prompt, Quote
 from rag.span_reader import Asked, Reading, SpanReader
 from rag.windows import window
 
-#: Least probability that a passage answers; below it the reader abstains.
-THRESHOLD = 0.5
 #: Further sentences are added while they score at most so much below the best one, in log odds.
-CLOSE = 3.0
+CLOSE = 2.5
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What passages say to a question: ``sentences``, best first, the likeliest place of the short answer, and how
-    likely they answer at all.
+class Seen:
+    """A sentence at [start, end) of the parsed text, in passage ``passage`` (from 1) or around it, read by both.
 
-    ``passage`` (from 1) is where the short answer stands, at ``words`` of the parsed text; None if nothing does.
+    ``values`` are the four that its score is made of: does its chunk answer, how far are the best words of that above
+    none, does the sentence answer, and how much of the question it meets. ``words`` are those best words, where they
+    stand in this sentence.
+    """
+
+    passage: int
+    start: int
+    end: int
+    text: str
+    values: tuple[float, float, float, float]
+    words: Quote | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What passages say to a question: ``sentences`` to show in the order of their text, and the short answer.
+
+    ``probability`` is how likely the passages answer, whether they are shown or not; ``short`` the place of the short
+    answer in one of the sentences, if there is one.
     """
 
     sentences: tuple[Candidate, ...]
-    passage: int
-    words: Span | None
+    short: Quote | None
     probability: float
 
 
@@ -41,50 +58,75 @@ class TrainedReader:
     """A `rag.protocols.Generator` that quotes what a trained model found."""
 
     name = "reader"
+    quotes = True
 
-    def __init__(self, reader: SpanReader, threshold: float = THRESHOLD) -> None:
-        self._reader = reader
-        self._threshold = threshold
+    def __init__(self, spans: SpanReader, words: Reader) -> None:
+        self._spans = spans
+        self._words = words
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:
         """Yield the sentences that answer, best passage first, in the order of their text; nothing to abstain."""
-        for candidate in await asyncio.to_thread(self.read, prompt.question, prompt.passages):
-            yield candidate.quoted()
+        found = await asyncio.to_thread(self.answer, prompt.question, prompt.passages)
+        for sentence in found.sentences:
+            yield sentence.quoted(found.short if found.short and _holds(sentence, found.short) else None)
 
     async def aclose(self) -> None:
         """Nothing is open that belongs to an event loop."""
 
     def read(self, question: str, passages: Sequence[Passage]) -> list[Candidate]:
         """Return the sentences of the answer; an empty list when the passages do not answer."""
-        found = self.answer(question, passages)
-        if found.probability < self._threshold or not found.sentences:
-            return []
-        return chosen(found.sentences, found.sentences[0].score - CLOSE)
+        return list(self.answer(question, passages).sentences)
 
-    def answer(self, question: str, passages: Sequence[Passage]) -> Answer:
-        """Return all that the first passages, and what stands around them, say to a question."""
+    def answer(self, question: str, passages: Sequence[Passage]) -> Found:
+        """Return what the first passages, and what stands around them, say to a question."""
+        seen = self.see(question, passages)
+        if not seen:
+            return Found((), None, 0.0)
+        scores = _linear(self._spans.facts["sentences"], [one.values for one in seen])
+        order = sorted(range(len(seen)), key=lambda i: (-scores[i], seen[i].passage, seen[i].start))
+        ranked = [Candidate(s.passage, s.start, s.end, s.text, scores[i]) for i in order for s in [seen[i]]]
+        best = ranked[0].score
+        [log_odds] = _linear(self._spans.facts["passages"], [(best,)])
+        probability = 1 / (1 + math.exp(-log_odds))
+        if probability < self._spans.facts["threshold"]:
+            return Found((), None, probability)
+        shown = chosen(ranked, best - CLOSE)
+        marked = (seen[i].words for i in order)
+        short = next((words for words in marked if words and any(_holds(one, words) for one in shown)), None)
+        return Found(tuple(shown), short, probability)
+
+    def see(self, question: str, passages: Sequence[Passage]) -> list[Seen]:
+        """Return every sentence of the first passages, and of what stands around them, that may be an answer."""
         read = [(number, chunk) for number, passage in enumerate(passages[:READ], 1) for chunk in window(passage)]
-        readings = self._reader.read([Asked(question, chunk.context, chunk.text) for _, chunk in read])
-        if not read:
-            return Answer((), 0, None, 0.0)
-        candidates = [
-            candidate
+        readings = self._spans.read([Asked(question, chunk.context, chunk.text) for _, chunk in read])
+        met = {(c.passage, c.start, c.end): c.score for c in self._words.score(question, passages)}
+        return [
+            sentence
             for (number, chunk), reading in zip(read, readings, strict=True)
-            for candidate in _candidates(number, chunk, reading)
+            for sentence in _sentences(number, chunk, reading, met)
         ]
-        (number, chunk), best = max(zip(read, readings, strict=True), key=lambda item: item[1].probability)
-        words = (best.answer[0] + chunk.start, best.answer[1] + chunk.start) if best.answer else None
-        ranked = sorted(candidates, key=lambda c: (-c.score, c.passage, c.start))
-        return Answer(tuple(ranked), number, words, best.probability)
 
 
-def _candidates(number: int, chunk: Passage, reading: Reading) -> list[Candidate]:
-    """Return the sentences of one chunk."""
+def _sentences(number: int, chunk: Passage, reading: Reading, met: dict[tuple[int, int, int], float]) -> list[Seen]:
+    """Return the sentences of one chunk; ``met`` has by place how much of the question each of them meets."""
+    answer = reading.answer or (0, 0)
+    words = Quote(number, answer[0] + chunk.start, answer[1] + chunk.start) if reading.answer else None
     found = []
     for sentence in reading.sentences:
+        place = number, chunk.start + sentence.start, chunk.start + sentence.end
         text = chunk.text[sentence.start : sentence.end]
         if is_no_answer(chunk, sentence.start, text):
             continue
-        score = reading.log_odds + sentence.score
-        found.append(Candidate(number, chunk.start + sentence.start, chunk.start + sentence.end, text, score))
+        values = reading.answers, reading.margin, sentence.score, met.get(place, 0.0)
+        own = words if words and sentence.start <= answer[0] and answer[1] <= sentence.end else None
+        found.append(Seen(*place, text, values, own))
     return found
+
+
+def _linear(fitted: dict[str, object], rows: Sequence[Sequence[float]]) -> list[float]:
+    """Return for each row of values the log odds that a logistic regression gives."""
+    return [float(value) for value in np.array(rows) @ np.array(fitted["weights"]) + fitted["offset"]]
+
+
+def _holds(sentence: Candidate, words: Quote) -> bool:
+    return sentence.passage == words.passage and sentence.start <= words.start and words.end <= sentence.end

@@ -30,14 +30,15 @@ from api.commands.options import (
     read_parts,
     read_used_settings,
 )
-from api.commands.terminal import clean, note, place, say, say_json, wrapped
+from api.commands.terminal import clean, clean_lines, note, place, say, say_json, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rag.answers import Answer, Citation
     from rag.assembly import Citewell
     from rag.queries import Message, Query
-    from rag.records import Answer, Citation, Copy, Neighbour, Passage, Plan, Ranking
+    from rag.records import Copy, Neighbour, Passage, Plan, Ranking
     from rag.settings import Settings
 
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotation marks.")]
@@ -60,9 +61,9 @@ def ask(
 ) -> None:
     """Answer a question, each sentence with its source.
 
-    A number in brackets points to the source below, with the words in the document that support the sentence and
-    how far they do, from 0 to 1. Where the documents do not answer, it says so. What stands around the passages is read
-    for the answer, too, where --around or --section ask for it.
+    The words that answer are bold on a terminal. A number in brackets points to the source below, with the words in the
+    document that support the sentence and how far they do, from 0 to 1. Where the documents do not answer, it says so.
+    What stands around the passages is read for the answer, too, where --around or --section ask for it.
     """
     settings = read_used_settings(ctx, data)
     wanted = _Wanted(
@@ -153,8 +154,13 @@ def _names(plan: Plan) -> dict[str, str]:
 
 
 def answer_lines(answer: Answer) -> list[str]:
-    """Return the answer as text: what it says, what the reader must know of it, and its sources by number."""
+    """Return the answer as text: what it says, what the reader must know of it, and its sources by number.
+
+    The words that answer are bold where a terminal shows it.
+    """
     lines = wrapped(answer.text)
+    if answer.short:
+        lines = _bold(lines, *(_letters(answer.text[:end]) for end in (answer.short.start, answer.short.end)))
     if answer.notice:
         lines += ["", *wrapped(f"Note: {answer.notice}")]
     if made := _query_lines(answer.queries):
@@ -166,6 +172,23 @@ def answer_lines(answer: Answer) -> list[str]:
     for (number, _), citations in groupby(cited, key=lambda citation: (citation.number, citation.chunk_id)):
         lines += _source_lines(number, list(citations), copies)
     return lines
+
+
+def _bold(lines: Sequence[str], first: int, last: int) -> list[str]:
+    """Return lines with their characters from ``first`` to ``last`` in bold, white space not counted."""
+    found, seen = [], 0
+    for line in lines:
+        places = [place for place, c in enumerate(line) if not c.isspace()]
+        inside = [place for number, place in enumerate(places, seen) if first <= number < last]
+        seen += len(places)
+        start, end = (inside[0], inside[-1] + 1) if inside else (0, 0)
+        found.append(line[:start] + typer.style(line[start:end], bold=True) + line[end:] if inside else line)
+    return found
+
+
+def _letters(text: str) -> int:
+    """Return how many characters of a text would be shown and are no white space."""
+    return sum(not c.isspace() for c in "".join(clean_lines(text)))
 
 
 def _source_lines(number: int, citations: Sequence[Citation], copies: Mapping[str, tuple[Copy, ...]]) -> list[str]:

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -87,6 +88,8 @@ def _checks(ctx: typer.Context, data: Path | None) -> Iterator[Check]:
     yield _check_writable("cache folder", settings.cache)
     yield _check_embedder(settings)
     yield _check_generator(settings)
+    yield _check_reader(settings)
+    yield _check_judge(settings)
     yield _check_ocr(settings)
     yield _check_legacy()
 
@@ -192,6 +195,31 @@ def _wrong_vectors(embedder: Embedder, *, known: bool) -> str | None:
     if known and not (abs(cosine - KNOWN_COSINE) < TOLERANCE and np.allclose(start, KNOWN_START, atol=TOLERANCE)):
         return f"gives wrong vectors (cosine {cosine:.3f} instead of {KNOWN_COSINE})"
     return None
+
+
+def _check_reader(settings: Settings) -> Check:
+    if settings.generator.reader == "words":
+        return Check("reader", True, "compares the question with each sentence word by word")
+    return _check_weights("reader", "generator.reader")
+
+
+def _check_judge(settings: Settings) -> Check:
+    if settings.judge.kind == "words":
+        return Check("judge", True, "compares the words of a sentence with what it cites")
+    return _check_weights("judge", "judge.kind")
+
+
+def _check_weights(part: str, setting: str) -> Check:
+    """Load a trained model of the package and let it read a pair of texts."""
+    from rag.pair_model import TrainedPairs
+
+    question, passage = reversed(KNOWN_TEXTS)
+    try:
+        with closing(TrainedPairs(part)) as model:
+            model.read(model.tokenizer.windows(question, [passage])[0])
+            return Check(part, True, f"the trained one on {model.engine}")
+    except CitewellError as error:
+        return Check(part, False, error.message, f"set {setting} to words, or put the file there.")
 
 
 def _check_generator(settings: Settings) -> Check:

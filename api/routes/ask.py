@@ -22,9 +22,9 @@ from api.guard import Places
 from api.leaving import unless_gone
 from api.problems import describe, problem, problem_of
 from api.routes.parts import Whole, planned, problems
+from rag.answers import Answer
 from rag.errors import CitewellError
 from rag.pipeline import Done, Event, Passages, Restart, Token
-from rag.records import Answer
 
 router = APIRouter(prefix="/v1", tags=["answers"])
 log = structlog.get_logger(__name__)

@@ -1,26 +1,39 @@
 """Values of a trained model as probabilities: fitted on the held rows of the training files, never on dev.
 
 Platt, "Probabilistic Outputs for Support Vector Machines" (1999): a logistic regression, here over the few values that
-the model gives of a row. Knows no dev set.
+the model gives of a row, and over those of it and of the reader that knows no training, for each sentence. Knows no dev
+set.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from eval.bench_reader import Asked as Retrieved
+from eval.bench_reader import is_said, untrained_settings
+from eval.training.retrieved import retrieved
 from eval.training.rows import JudgeRow, ReaderRow
 from eval.training.train import split_rows
+from rag.assembly import open_citewell
 from rag.judge import TrainedJudge
 from rag.pair_model import TrainedPairs
+from rag.reader import Reader
 from rag.span_reader import Asked, SpanReader
+from rag.trained_reader import Seen, TrainedReader
 
 Numbers = npt.NDArray[np.float64]
+#: The share of the answerable questions that the reader may be silent to: what is less likely to be answered than all
+#: but so many of them is not answered.
+SILENT = 0.05
 #: How strongly weights are drawn to 0: as much as so many rows would.
 _PULL = 1.0
 
@@ -29,10 +42,10 @@ def fit_logistic(values: Numbers, right: Numbers) -> tuple[list[float], float]:
     """Return weights and offset of the logistic regression of ``right`` (n,) on ``values`` (n, k), by Newton's method.
 
     With p = 1 / (1 + exp(-X w)), X = [values, 1]: w <- w + (X' diag(p (1 - p)) X + L)^-1 (X' (right - p) - L w), where
-    L draws the weights to 0, but not the offset.
+    L draws the weights to 0, but not the offset: each by the variance of its value, so that units do not matter.
     """
     design = np.column_stack([values, np.ones(len(values))])
-    pull = np.diag([_PULL] * values.shape[1] + [1e-6])
+    pull = np.diag([*(_PULL * values.var(axis=0) + 1e-6), 1e-6])
     weights = np.zeros(design.shape[1])
     for _ in range(50):
         chance = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
@@ -45,24 +58,64 @@ def fit_logistic(values: Numbers, right: Numbers) -> tuple[list[float], float]:
 
 
 def calibrate(task: str, data: Path, folder: Path, seed: int) -> None:
-    """Fit the probabilities of the model in ``folder`` on the held rows of ``task`` and write them beside it."""
-    file = folder / f"{task}.json"
-    file.write_text(json.dumps({}), encoding="utf-8")  # what has no calibration yet can be opened
-    held = split_rows(task, data, seed)[1]
-    model = TrainedPairs(task, folder)
-    if task == "reader":
-        facts = _reader_facts(model, cast("Sequence[ReaderRow]", held))
-    else:
-        facts = _judge_facts(model, cast("Sequence[JudgeRow]", held))
-    model.close()
-    file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    """Fit the probabilities of the model in ``folder`` on the held rows of ``task`` and write them beside it.
+
+    What is there of an earlier calibration stays until the new one is complete.
+    """
+    trained, held = split_rows(task, data, seed)
+    with tempfile.TemporaryDirectory() as scratch, closing(_bare(task, folder, Path(scratch))) as model:
+        if task == "reader":
+            facts = _reader_facts(model, cast("list[ReaderRow]", trained), cast("list[ReaderRow]", held))
+        else:
+            facts = _judge_facts(model, cast("Sequence[JudgeRow]", held))
+    part = folder / f"{task}.json.part"
+    part.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    part.replace(folder / f"{task}.json")
 
 
-def _reader_facts(model: TrainedPairs, held: Sequence[ReaderRow]) -> dict[str, object]:
-    signs = SpanReader(model)
-    values = signs.signs([Asked(row.question, row.context, row.text) for row in held])
-    weights, offset = fit_logistic(values, np.array([float(row.answerable) for row in held]))
-    return {"answers": {"weights": weights, "offset": offset}, "held_rows": len(held)}
+def _bare(task: str, folder: Path, scratch: Path) -> TrainedPairs:
+    """Open the model in ``folder`` without any calibration."""
+    shutil.copy(folder / f"{task}.onnx", scratch)
+    (scratch / f"{task}.json").write_text("{}", encoding="utf-8")
+    return TrainedPairs(task, scratch)
+
+
+def _reader_facts(model: TrainedPairs, trained: list[ReaderRow], held: list[ReaderRow]) -> dict[str, object]:
+    spans = SpanReader(model)
+    values = spans.signs([Asked(row.question, row.context, row.text) for row in held])
+    model.facts["answers"] = _fitted(values, np.array([float(row.answerable) for row in held]))
+    with open_citewell(untrained_settings()) as citewell, tempfile.TemporaryDirectory() as scratch:
+        asked = [*retrieved(citewell, [*trained, *held], held, Path(scratch))]
+        reader = TrainedReader(spans, Reader(citewell.embedder))
+        seen = [reader.see(one.question, one.passages) for one in asked]
+    return {**model.facts, **join_readers(asked, seen), "held_rows": len(held), "held_questions": len(asked)}
+
+
+def join_readers(asked: Sequence[Retrieved], seen: Sequence[Sequence[Seen]]) -> dict[str, object]:
+    """Return what joins the values of sentences, see `rag.trained_reader`, of questions beside retrieved passages.
+
+    ``sentences`` are the log odds that a sentence holds the answer, from its values; ``passages`` those that all of a
+    question's passages answer, from its best sentence; ``threshold`` is the probability of the latter that all but
+    `SILENT` of the answered questions reach.
+    """
+    right = [[is_said(s.text, one.answers) for s in found] for one, found in zip(asked, seen, strict=True)]
+    values = np.array([sentence.values for found in seen for sentence in found])
+    sentences = _fitted(values, np.array([float(value) for row in right for value in row]))
+    best = [
+        max(float(np.dot(sentences["weights"], s.values)) + sentences["offset"] for s in found)
+        for found in seen
+        if found
+    ]
+    answerable = np.array([bool(one.answers) for one, found in zip(asked, seen, strict=True) if found])
+    passages = _fitted(np.array(best)[:, None], answerable.astype(np.float64))
+    odds = np.array(best) * passages["weights"][0] + passages["offset"]
+    threshold = float(np.quantile(1 / (1 + np.exp(-odds[answerable])), SILENT))
+    return {"sentences": sentences, "passages": passages, "threshold": threshold}
+
+
+def _fitted(values: Numbers, right: Numbers) -> dict[str, Any]:
+    weights, offset = fit_logistic(values, right)
+    return {"weights": weights, "offset": offset}
 
 
 def _judge_facts(model: TrainedPairs, held: Sequence[JudgeRow]) -> dict[str, object]:
@@ -70,5 +123,4 @@ def _judge_facts(model: TrainedPairs, held: Sequence[JudgeRow]) -> dict[str, obj
     found = TrainedJudge(model).signs([(row.claim, row.evidence) for row in held])
     whole = [(signs[0], row.supported) for signs, row in zip(found, held, strict=True) if len(signs) == 1]
     right = np.array([float(supported) for _, supported in whole])
-    weights, offset = fit_logistic(np.array([signs for signs, _ in whole]), right)
-    return {"supported": {"weights": weights, "offset": offset}, "held_rows": len(held)}
+    return {"supported": _fitted(np.array([signs for signs, _ in whole]), right), "held_rows": len(held)}

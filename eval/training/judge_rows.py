@@ -16,18 +16,20 @@ from typing import Any
 
 from eval.training.detokenise import detokenised
 from eval.training.rows import JudgeRow, dev_texts, plain, read_lines
-from eval.training.swaps import TRUE_EDITS, edited, false_edits, names_in
+from eval.training.swaps import SUBJECT, TRUE_EDITS, edited, false_edits, names_in
 from rag.near import Near
 from rag.sentences import sentence_spans
 from rag.words import STOP_WORDS
 
 #: How many rows are made of sentences and of answered questions, and the shortest and longest sentence, in words.
-SENTENCES, ANSWERS = 9000, 5000
+SENTENCES, ANSWERS = 3500, 5000
 SHORTEST, LONGEST = 6, 45
-#: How often a claim is two sentences.
-DOUBLE = 0.25
+#: How often a claim is two sentences, how often it is true, and how often its sentence is taken out of the evidence.
+DOUBLE, TRUE, MISSING = 0.25, 0.45, 0.15
+#: How often the evidence is edited too.
+TURNED = 0.5
 #: How often evidence gets other sentences around it, and how many words it may then have.
-PADDED, MOST_WORDS = 0.25, 130
+PADDED, MOST_WORDS = 0.3, 130
 #: How often claims with gold evidence also meet evidence that does not speak of them.
 UNRELATED = 0.45
 #: How many lines of a long article a WiCE claim is judged by.
@@ -41,7 +43,7 @@ def judge_rows(data: Path, seed: int) -> list[JudgeRow]:
     """
     rng = random.Random(seed)
     dev = dev_texts(data)
-    claims = [*_claims(data, "fever_rte"), *_claims(data, "scifact_rte"), *_claims(data, "scifact_rte")]
+    claims = [*_claims(data, "fever_rte"), *[*_claims(data, "scifact_rte")] * 2]
     said = [*_claims(data, "begin_wow")]
     texts = [text for text in _passages(data) if plain(text) not in dev]
     names = [name for text in texts for name in names_in(text)]
@@ -128,7 +130,11 @@ def supported_rest(row: dict[str, Any]) -> str | None:
 
 
 def sentence_rows(texts: Sequence[str], names: Sequence[str], rng: random.Random) -> Iterator[JudgeRow]:
-    """Yield for each text a sentence or two as a claim: true, maybe edited, or made false by an edit of one."""
+    """Yield for each text claims of a sentence or two of it.
+
+    Some are true, maybe edited; some are made false by an edit; some stand beside evidence without their sentence; and
+    some evidence is edited, so that the edited claim is the true one: a "not" alone then proves nothing.
+    """
     wrong = false_edits(names)
     for text in texts:
         spans = sentence_spans(text)
@@ -136,19 +142,37 @@ def sentence_rows(texts: Sequence[str], names: Sequence[str], rng: random.Random
         if not fit:
             continue
         chosen = rng.choice(fit)
-        evidence = _around(text, spans, chosen, rng)
-        claim = text[slice(*spans[chosen])]
+        sentence = text[slice(*spans[chosen])]
+        evidence, claim, told = _around(text, spans, chosen, rng), sentence, ""
         before = rng.choice(fit) if rng.random() < DOUBLE else chosen
-        told = ""
         if before != chosen:  # a claim of two sentences, the other one of which is true
             told = f"{text[slice(*spans[before])]} "
             evidence = text[spans[min(before, chosen)][0] : spans[max(before, chosen)][1]]
+        elif (name := _meant(text, spans, chosen)) and len(text[: spans[chosen][1]].split()) <= MOST_WORDS:
+            claim = f"{name} {sentence.partition(' ')[2]}"
+            evidence = text[: spans[chosen][1]]
         if rng.random() < 0.65:
             claim = edited(claim, evidence, TRUE_EDITS, rng) or claim
-        if rng.random() < 0.5:
+        kind = rng.random()
+        if kind < TRUE:
             yield JudgeRow(told + claim, evidence, True, "sentence", text[:200])
+        elif kind < TRUE + MISSING and (rest := evidence.replace(sentence, "", 1).strip()):
+            yield JudgeRow(told + claim, " ".join(rest.split(" ")), False, "sentence-missing", text[:200])
         elif false := edited(claim, evidence, wrong, rng):
             yield JudgeRow(told + false, evidence, False, "sentence-edited", text[:200])
+            if not told and rng.random() < TURNED and (turned := edited(sentence, evidence, wrong, rng)):
+                other = evidence.replace(sentence, turned, 1)
+                said = edited(turned, other, TRUE_EDITS, rng) or turned
+                yield JudgeRow(said, other, True, "sentence-turned", text[:200])
+                yield JudgeRow(claim, other, False, "sentence-turned", text[:200])
+
+
+def _meant(text: str, spans: Sequence[tuple[int, int]], chosen: int) -> str | None:
+    """Return whom the "He" or "She" at the beginning of a sentence means, as far as the first sentence tells."""
+    if not chosen or text[slice(*spans[chosen])].split(maxsplit=1)[0] not in {"He", "She", "It"}:
+        return None
+    subject = SUBJECT.match(text[slice(*spans[0])])
+    return subject[1] if subject and subject[1].split()[0] not in {"He", "She", "It", "This", "They"} else None
 
 
 def _around(text: str, spans: Sequence[tuple[int, int]], chosen: int, rng: random.Random) -> str:

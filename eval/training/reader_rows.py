@@ -1,7 +1,8 @@
 """The training rows of the reader, from the training files of squad, nq_qed and medquad and from made-up tables.
 
-Beside the questions with their own passage each question also meets a passage that is near but does not answer it: one
-that BM25 ranks high, another of the same article, another aspect of the same disease. Knows no token and no model.
+Beside the questions with their own passage many also meet a passage that is near but does not answer it (one that BM25
+ranks high, another of the same article, another aspect of the same disease), or stand changed beside their own; and
+sentences of the passages are made into questions (`eval.training.clozes`). Knows no token and no model.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.training.clozes import changed_rows, cloze_rows
 from eval.training.detokenise import detokenised
 from eval.training.grids import grid_rows
 from eval.training.rows import ReaderRow, dev_texts, plain, read_lines
 from rag.near import Near
 
 #: How many rows of the sets that are no reading comprehension.
-TABLES, HEALTH = 1800, 1000
+TABLES, HEALTH, CLOZES = 1800, 1000, 6500
+#: The share of the answered questions that meet a near miss, and that stand changed beside their own passage.
+MISSED, CHANGED = 0.7, 0.6
 #: How far down BM25's list near misses are looked for, and from how many of the nearest one is drawn.
 DEPTH, NEAREST = 8, 3
 
@@ -32,7 +36,9 @@ def reader_rows(data: Path, seed: int) -> list[ReaderRow]:
     own = [*_squad(data, rng), *_natural(data, rng)]
     own = [row for row in own if plain(row.text) not in dev and plain(row.question) not in dev]
     health = [row for row in _health(data, rng) if plain(row.question) not in dev]
-    rows = [*own, *near_misses(own, rng), *health, *grid_rows(TABLES, rng)]
+    passages = [*{detokenised(row.text)[0]: detokenised(row.context)[0] for row in own}.items()]
+    made = [*near_misses(own, rng), *changed_rows(own, CHANGED, rng), *cloze_rows(passages, CLOZES, rng)]
+    rows = [*own, *made, *health, *grid_rows(TABLES, rng)]
     rng.shuffle(rows)
     return rows
 
@@ -72,11 +78,11 @@ def _from(
 
 
 def near_misses(rows: Sequence[ReaderRow], rng: random.Random) -> Iterator[ReaderRow]:
-    """Yield for each answerable row its question beside a near passage in which its answer does not stand."""
+    """Yield for most answered rows the question beside a near passage in which the answer does not stand."""
     passages = [*{row.text: row.context for row in rows}.items()]
     near = Near([f"{context} {text}" for text, context in passages])
     for row in rows:
-        if row.answer is None:
+        if row.answer is None or rng.random() >= MISSED:
             continue
         said = plain(row.text[slice(*row.answer)])
         found = [passages[n] for n in near.nearest(row.question, DEPTH)]

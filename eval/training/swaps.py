@@ -19,8 +19,14 @@ _MONTH = re.compile(rf"\b({'|'.join(_MONTHS)})\b")
 _UNITS = "two three four five six seven eight nine ten eleven twelve twenty thirty".split()
 _UNIT = re.compile(rf"\b({'|'.join(_UNITS)})\b", re.IGNORECASE)
 _FIGURES = dict(zip(_UNITS, "2 3 4 5 6 7 8 9 10 11 12 20 30".split(), strict=True))
-#: A name: words with a capital inside a sentence; the first word of a sentence proves nothing.
-_NAME = re.compile(r"(?<=[a-z,;] )[A-Z][\w'-]*(?: (?:of |the |de |von )?[A-Z][\w'-]*)*")
+#: A name: words with a capital inside a sentence, or two at its beginning; one there proves nothing.
+NAME = re.compile(
+    r"(?<=[a-z,;] )[A-Z][\w'-]*(?: (?:of |the |de |von )?[A-Z][\w'-]*)*"
+    r"|^(?!(?:The|In|On|At|After|By|From|For) )[A-Z][\w'-]+(?: [A-Z][\w'-]+)+"
+)
+_VERB = r"(?:was|is|were|are|had|has|became|made|won|wrote|led|built|[a-z]+ed)"
+#: The subject that a sentence begins with, as far as a verb that is easily seen follows it.
+SUBJECT = re.compile(rf"^((?:The )?[A-Z][\w'-]+(?: [A-Z][\w'-]+)*)(?= {_VERB}\b)")
 _AUXILIARY = re.compile(
     r"\b(is|are|was|were|has been|have been|can|could|will|would|must|may|should|did|does|do)\b(?! not\b|n't)"
 )
@@ -85,7 +91,7 @@ def other_name(names: Sequence[str]) -> Edit:
     """Return an edit that puts another name for one of the claim: one of the evidence, or one of ``names``."""
 
     def edit(claim: str, evidence: str, rng: random.Random) -> str | None:
-        match = _any(_NAME.finditer(claim), rng)
+        match = _any(NAME.finditer(claim), rng)
         if match is None or match.group() in _MONTHS:
             return None
         near = names_in(evidence)
@@ -100,7 +106,7 @@ def other_name(names: Sequence[str]) -> Edit:
 
 def names_in(text: str) -> list[str]:
     """Return the names that stand inside the sentences of ``text``, in order."""
-    return [name for name in _NAME.findall(text) if name not in _MONTHS and len(name) > 2]
+    return [name for name in NAME.findall(text) if name not in _MONTHS and len(name) > 2]
 
 
 def negated(claim: str, evidence: str, rng: random.Random) -> str | None:
@@ -153,6 +159,16 @@ def spelt_otherwise(claim: str, evidence: str, rng: random.Random) -> str | None
     return rng.choice(ways) if ways else None
 
 
+def moved(claim: str, evidence: str, rng: random.Random) -> str | None:
+    """Put what stands before the first comma, "In 1987", behind all else: it stays true."""
+    del evidence, rng
+    match = re.match(r"((?:In|On|At|After|Before|During|From|Since|Until) [^,]{3,40}), ([^;:]{12,})\.$", claim)
+    if match is None or match[2].count(",") > 1:
+        return None
+    rest = match[2] if NAME.match(match[2]) else f"{match[2][0].upper()}{match[2][1:]}"
+    return f"{rest} {match[1][0].lower()}{match[1][1:]}."
+
+
 def less_exact(claim: str, evidence: str, rng: random.Random) -> str | None:
     """Leave the day out of a date: it stays true."""
     del evidence, rng
@@ -162,7 +178,7 @@ def less_exact(claim: str, evidence: str, rng: random.Random) -> str | None:
 
 
 #: The edits that keep a claim true.
-TRUE_EDITS: tuple[Edit, ...] = (unbracketed, unclaused, spelt_otherwise, less_exact)
+TRUE_EDITS: tuple[Edit, ...] = (unbracketed, unclaused, spelt_otherwise, moved, less_exact)
 
 
 def false_edits(names: Sequence[str]) -> tuple[Edit, ...]:

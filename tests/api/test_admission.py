@@ -74,6 +74,7 @@ class Paced:
     """A generator that writes one word each time it is let on."""
 
     name = "paced"
+    quotes = False
 
     def __init__(self) -> None:
         self.words = iter(["Animals ", "live ", "here."])

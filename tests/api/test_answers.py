@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 import structlog
+import typer
 
+from api.commands.ask import answer_lines
 from rag.assembly import Citewell, open_citewell
 from rag.prompt import ABSTENTION
-from rag.records import Delta, Prompt
+from rag.records import Delta, Prompt, Quote
+from rag.sentences import sentence_spans
 from rag.settings import GeneratorSettings, Settings
 from tests.api.live import HOTEL, events, problem, serving
 from tests.scripted_llm import CHAT, Pause, Reset, ScriptedLLM, stream
@@ -138,6 +141,77 @@ def test_a_stream_tells_the_journey_and_ends_with_the_whole_answer(reading, inde
     check_answer(answer, reading, indexed)
 
 
+@dataclass
+class Marking:
+    """A generator that quotes the sentence of the first passage with ``words`` in it and marks them."""
+
+    words: str
+    name: str = "marking"
+    quotes: bool = True
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:
+        passage = prompt.passages[0]
+        start = passage.text.index(self.words)
+        [around] = [span for span in sentence_spans(passage.text) if span[0] <= start < span[1]]
+        quote, short = (Quote(1, passage.start + a, passage.start + b) for a, b in (around, (start, start + 9)))
+        yield Delta(passage.text[slice(*around)], (quote,), short)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def check_short(answer: dict, indexed: Citewell) -> None:
+    """The short answer stands where it says, in the text and in the source that its citation names."""
+    short = answer["short_answer"]
+    assert answer["text"][short["start"] : short["end"]] == short["text"]
+    [citation] = [
+        c for c in answer["citations"]
+        if c["number"] == short["number"] and c["source_start"] <= short["source_start"] < c["source_end"]
+    ]  # fmt: skip
+    source = indexed.store.catalog.source_text(citation["version_id"])
+    assert source[short["source_start"] : short["source_end"]] == short["text"]
+
+
+def test_the_words_that_answer_come_as_data_where_the_generator_marks_them(indexed):
+    """Whole and streamed alike, beside the sentence that holds them and its citation."""
+    generator = Marking("145 euros")
+    with (
+        open_citewell(indexed.store.settings, embedder=indexed.embedder, generator=generator) as opened,
+        serving(opened) as client,
+    ):
+        for answer in (client.post("/v1/ask", json=ASK).json(), stream_of(client)[-1][2]):
+            assert answer["short_answer"]["text"] == "145 euros"
+            check_answer(answer, client, indexed)
+            check_short(answer, indexed)
+        lines = answer_lines(opened.ask_once(opened.plan(HOTEL, ["demo"])))
+    assert lines[0].split(typer.style("145 euros", bold=True))[0] == "The hotel limit for domestic travel is "
+    assert sum("\x1b[1m" in line for line in lines) == 1
+
+
+def test_without_marked_words_there_is_no_short_answer(indexed):
+    """The reader that compares words has none, and an answer that abstains neither."""
+    chosen = indexed.store.settings.model_copy(update={"generator": GeneratorSettings(reader="words")})
+    with open_citewell(chosen, embedder=indexed.embedder) as opened, serving(opened) as client:
+        assert client.post("/v1/ask", json=ASK).json()["short_answer"] is None
+        other = client.post("/v1/ask", json={**ASK, "question": "Who won the chess championship of 1972?"}).json()
+        assert (other["abstained"], other["short_answer"]) == (True, None)
+
+
+def test_the_trained_reader_marks_the_words_that_answer(indexed):
+    """Chosen by settings alone: the same door, the same citations, and the amount as the short answer."""
+    trained = {"generator": GeneratorSettings(reader="trained")}
+    chosen = indexed.store.settings.model_copy(update=trained)
+    with open_citewell(chosen, embedder=indexed.embedder) as opened, serving(opened) as client:
+        for answer in (client.post("/v1/ask", json=ASK).json(), stream_of(client)[-1][2]):
+            assert answer["generator"] == "reader"
+            assert "145" in answer["short_answer"]["text"]
+            assert {citation["score"] for citation in answer["citations"]} == {1.0}
+            check_answer(answer, client, indexed)
+            check_short(answer, indexed)
+        other = client.post("/v1/ask", json={**ASK, "question": "Who won the chess championship of 1972?"}).json()
+        assert (other["abstained"], other["short_answer"]) == (True, None)
+
+
 def test_what_is_wrong_before_the_stream_begins_has_a_status(reading):
     """An unknown collection or a bad question is no event but an error like any other."""
     problem(reading.post("/v1/ask", json={**ASK, "collections": ["nope"], "stream": True}), 404)
@@ -207,6 +281,7 @@ class Breaking:
     """A generator with a fault: it writes a little and then raises an exception that quotes the question."""
 
     name: str = "breaking"
+    quotes: bool = False
     closed: threading.Event = field(default_factory=threading.Event)
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:

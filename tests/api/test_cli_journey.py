@@ -56,13 +56,19 @@ def test_an_answer_names_the_words_that_support_it(cli: Cli) -> None:
     assert shown["live_version"]["id"] == citation["version_id"]
     assert shown["newest"]["number"] == shown["live_version"]["number"] == 2
 
-    lines = cli("ask", QUESTION, "-c", "policies").out.splitlines()
+    lines = cli("ask", QUESTION, "-c", "policies", GENERATOR__READER="words").out.splitlines()
     assert " ".join(lines[: lines.index("")]) == answer["text"]
     assert "Sources" in lines
     assert any(line.startswith("[1] travel-policy.pdf, version 2, page 2, ") for line in lines)
     assert "    support 1.00" in lines
     assert f'"{HOTEL}"' in " ".join(line.strip() for line in lines)
     assert max(map(len, lines)) <= 80
+
+
+def test_what_is_bold_on_a_terminal_is_plain_in_a_file(cli: Cli) -> None:
+    out = cli("ask", QUESTION, "-c", "policies").out
+    assert " ".join(out.split()).startswith(f"{HOTEL} [1]")
+    assert "\x1b" not in out
 
 
 def test_an_unanswerable_question_is_admitted(cli: Cli) -> None:

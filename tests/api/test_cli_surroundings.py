@@ -92,7 +92,7 @@ def test_an_answer_is_read_from_the_surroundings_too(cli: Cli) -> None:
     """A heading was found; the sentence under it is quoted from its own section."""
     question = "When did the harbour railway of Saltmere open?"
     asked = ["ask", question, "-c", "lines", "--top-k", "1", "--filter", "kind=title", "--around", "1"]
-    lines = cli(*asked).out.splitlines()
+    lines = cli(*asked, GENERATOR__READER="words").out.splitlines()
     assert lines[0] == "The harbour railway of Saltmere opened in 1911. [1]"
     assert "[1] railway.md, version 1, Railway > History" in lines
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, closing
 
 import pytest
 
 from rag.errors import GeneratorFailed
 from rag.generators import OpenAIGenerator
+from rag.pair_model import TrainedPairs
 from rag.prompt import build_prompt, estimate_tokens
 from rag.protocols import Generator
 from rag.reader import Reader
 from rag.records import Delta, Prompt
 from rag.settings import GeneratorSettings
+from rag.span_reader import SpanReader
 from rag.testing import ScriptedGenerator
+from rag.trained_reader import TrainedReader
 from tests.rag.passages import passage
 from tests.scripted_llm import ScriptedLLM, delta, stream
 
@@ -36,11 +39,14 @@ async def collect(generator: Generator, question: str) -> list[Delta]:
             await generator.aclose()
 
 
-@pytest.fixture(params=["reader", "scripted", "openai"])
+@pytest.fixture(params=["reader", "trained reader", "scripted", "openai"])
 def made(request, embedder):
     """A generator, and what makes it answer or keep silent: each in its own way."""
     if request.param == "reader":
         yield lambda answers: Reader(embedder)  # noqa: ARG005 - the passages decide
+    elif request.param == "trained reader":
+        with closing(SpanReader(TrainedPairs("reader"))) as spans:
+            yield lambda answers: TrainedReader(spans, Reader(embedder))  # noqa: ARG005 - the passages decide
     elif request.param == "scripted":
         yield lambda answers: ScriptedGenerator(["145 euros. [1]"] if answers else [])
     else:

@@ -68,7 +68,7 @@ def test_what_a_reader_says_of_several_passages_is_what_the_best_one_says(folder
 
     def read(asked):
         spans = [(len(text.rstrip(".").rpartition(" ")[0]) + 1, len(text.rstrip("."))) for _, _, text in asked]
-        return [Reading(span, len(one.text) - 21.0, ()) for one, span in zip(asked, spans, strict=True)]
+        return [Reading(span, len(one.text) - 21.0, 0.0, 0.0, ()) for one, span in zip(asked, spans, strict=True)]
 
     questions = read_given(folder)
     answered, _ = read_all(read, questions)

@@ -13,12 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eval.bench_reader import Asked as Retrieved
 from eval.training.batches import JudgeExample, inputs, judge_examples, order, reader_examples, reader_target
-from eval.training.calibration import calibrate, fit_logistic
+from eval.training.calibration import SILENT, calibrate, fit_logistic, join_readers
+from eval.training.clozes import changed_rows, cloze_rows
 from eval.training.detokenise import detokenised
 from eval.training.export import export, load_model, shipped
 from eval.training.grids import grid_rows
-from eval.training.judge_rows import judge_rows, stated
+from eval.training.judge_rows import judge_rows, sentence_rows, stated
 from eval.training.model import PairModel, Shape, load_words, start_from
 from eval.training.reader_rows import reader_rows
 from eval.training.rows import JudgeRow, ReaderRow, is_held
@@ -30,6 +32,7 @@ from rag.judge import TrainedJudge
 from rag.pair_model import TrainedPairs
 from rag.pairs import PairTokenizer
 from rag.span_reader import Asked, SpanReader
+from rag.trained_reader import Seen
 
 #: Two layers of the real encoder: as wide as it, and trained in seconds.
 TINY = {"reader": Shape(layers=2, token_values=3), "judge": Shape(layers=2)}
@@ -82,8 +85,63 @@ def test_edits_that_keep_a_claim_true():
         "On 12 March 1987, the firm (then small) sold 40% of its ships.",
         "On 12 March 1987, the firm (then small) sold 40 percent of its ships, which were old.",
         "In March 1987, the firm (then small) sold 40% of its ships, which were old.",
+        "The firm (then small) sold 40% of its ships, which were old on 12 March 1987.",
     }
     assert edited("1,200 people", "", TRUE_EDITS, random.Random(1)) == "1200 people"
+
+
+PASSAGES = [
+    (
+        "The harbour bridge was opened on 12 March 1987 by Maria Santos. It is 420 metres long and carries six lanes.",
+        "B",
+    ),
+    (
+        "Anna Keller won the race in 1932. In Berlin she beat 17 runners, although nobody there had ever seen her run.",
+        "",
+    ),
+    ("Nobody knows.", ""),
+]
+
+
+@given(seed=st.integers(0, 10_000))
+def test_a_made_up_question_is_answered_where_it_says(seed):
+    """By a name, a year, a date or a number of the passage, which is no word of the question, or by nothing at all."""
+    for row in cloze_rows(PASSAGES, 3, random.Random(seed)):
+        assert row.answerable == (row.answer is not None) == (row.source == "cloze")
+        if row.answer is not None:
+            said = row.text[slice(*row.answer)]
+            assert re.fullmatch(r"[\d,.]+|(?:\d{1,2} )?[A-Z][\w ]+|The [\w ]+", said)
+            assert said not in row.question
+            assert re.search(r"\b(?:who|what|which|when|how many|on what|in what)\b", row.question.lower())
+        else:
+            assert row.question not in {
+                made.question for made in cloze_rows(PASSAGES, 3, random.Random(seed)) if made.answer
+            }
+
+
+@given(seed=st.integers(0, 10_000))
+def test_a_changed_question_asks_for_something_else(seed):
+    """Another word or name of the passage, another figure, the opposite, or a "not"; the passage stays as it is."""
+    text, context = PASSAGES[0]
+    row = ReaderRow("Who was the harbour bridge opened by in 1987?", context, text, (48, 60), True, "squad")
+    for changed in changed_rows([row], 1.0, random.Random(seed)):
+        assert changed.question != row.question
+        assert (changed.text, changed.answer, changed.answerable) == (text, None, False)
+        assert changed.source == "squad-changed"
+
+
+def test_evidence_is_edited_too_so_that_a_not_alone_proves_nothing():
+    """Of the same evidence one claim is true and one is false, and of the claims with a "not" some are true."""
+    text = " ".join(f"Boat {n} may not leave the north harbour before {n} in May {1950 + n}." for n in range(10, 19))
+    rows = [row for seed in range(60) for row in sentence_rows([text], ["Kofi Mensah"], random.Random(seed))]
+    turned = [row for row in rows if row.source == "sentence-turned"]
+    assert [row.supported for row in turned] == [True, False] * (len(turned) // 2)
+    assert all(true.evidence == false.evidence for true, false in zip(turned[::2], turned[1::2], strict=True))
+    assert {row.supported for row in rows if " not " in row.claim} == {True, False}
+    assert {row.supported for row in rows if " not " not in row.claim} == {True, False}
+    missing = [row for row in rows if row.source == "sentence-missing"]
+    assert missing
+    assert not any(row.claim in row.evidence for row in missing)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +261,7 @@ def test_reader_rows_of_the_training_files(data):
     rows = reader_rows(data, 7)
     assert rows == reader_rows(data, 7) != reader_rows(data, 8)
     near = [row for row in rows if row.source == "squad-near"]
-    assert len(near) == 25
+    assert 12 <= len(near) <= 24, "most questions, not all, meet a near miss"
     assert all(re.search(r"\d+", row.question).group() not in row.text for row in near if len(row.question) > 23)
     assert {row.text[slice(*row.answer)] for row in rows if row.source == "nq"} == {str(1901 + i) for i in range(25)}
     assert {row.answerable for row in rows if row.source == "health-near"} == {False}
@@ -373,13 +431,20 @@ def test_a_run_becomes_what_ships(data, start, tmp_path):
     judge.close()
 
 
-def test_the_reader_reads_what_an_untrained_model_says(data, tmp_path):
-    """A small model is exported and calibrated; its answer is a part of the passage, its sentences are all."""
+def test_the_reader_reads_what_an_untrained_model_says(data, tmp_path, cache, monkeypatch):
+    """A small model is exported and calibrated; its answer is a part of the passage, its sentences are all.
+
+    The held question is asked twice for each of its sets: with the passages found for it, and without its own.
+    """
+    monkeypatch.setenv("CITEWELL_CACHE", str(cache))
     model = PairModel(TINY["reader"])
     start_from(model, built_in_model())
     model.eval()
     export(model, tmp_path / "reader.onnx")
     calibrate("reader", data, tmp_path, 7)
+    assert sorted(file.name for file in tmp_path.glob("reader*")) == ["reader.json", "reader.onnx"]
+    facts = json.loads((tmp_path / "reader.json").read_text())
+    assert (facts["held_questions"], len(facts["sentences"]["weights"])) == (4, 4)
     reader = SpanReader(TrainedPairs("reader", tmp_path))
     text = "It rained. Ann came at noon. Bob left."
     [reading] = reader.read([Asked("When did Ann come?", "A title", text)])
@@ -389,6 +454,29 @@ def test_the_reader_reads_what_an_untrained_model_says(data, tmp_path):
     reader.close()
 
 
+def test_two_readers_are_joined_by_what_told_the_answers_apart():
+    """The last value alone tells which sentence answers: it gets the weight, and the answered reach the threshold."""
+    rng = np.random.default_rng(3)
+    asked = [Retrieved("?", (), ("noon",) if i % 2 else ()) for i in range(400)]
+    seen = [
+        [
+            Seen(1, 0, 1, text, (*rng.normal(size=3), rng.normal() + 2 * (text == "At noon.")), None)
+            for text in ("It rained.", "At noon." if one.answers else "At six.")
+        ]
+        for one in asked
+    ]
+    facts = join_readers(asked, seen)
+    sentences, passages = facts["sentences"], facts["passages"]
+    *others, last = sentences["weights"]
+    assert last == pytest.approx(2, abs=0.3)
+    assert others == pytest.approx([0, 0, 0], abs=0.2)
+    best = [max(np.dot(sentences["weights"], s.values) + sentences["offset"] for s in found) for found in seen]
+    sure = 1 / (1 + np.exp(-(np.array(best) * passages["weights"][0] + passages["offset"])))
+    assert np.mean(sure[1::2] < facts["threshold"]) == SILENT
+    assert np.mean(sure[0::2] < facts["threshold"]) > 5 * SILENT
+    assert sure.mean() == pytest.approx(0.5, abs=0.01)
+
+
 def test_a_logistic_regression_finds_what_made_the_data():
     """Values of 0 with odds 1 to 3, values of 1 with odds 3 to 1: the log odds are -ln 3 and 2 ln 3 more."""
     values = np.array([[0.0]] * 400 + [[1.0]] * 400)
@@ -396,3 +484,5 @@ def test_a_logistic_regression_finds_what_made_the_data():
     weights, offset = fit_logistic(values, right)
     assert offset == pytest.approx(-np.log(3), abs=0.03)
     assert weights == pytest.approx([2 * np.log(3)], abs=0.07)
+    [smaller], same = fit_logistic(values / 100, right)
+    assert (smaller / 100, same) == pytest.approx((weights[0], offset), rel=1e-3)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.citations import ClaimParser, check, cite
+from rag.citations import ClaimParser, check, cite, short_answer
 from rag.grounding import LexicalJudge
 from rag.records import Delta, Quote
 from tests.rag.passages import passage
@@ -72,6 +72,41 @@ def test_a_generator_that_quotes_is_taken_at_its_word():
     assert parser.text == "See note [2] in the annex. [1] Second. [2]"
     assert [(c.text, c.passages) for c in parser.claims()] == [(text, (1,)), ("Second.", (2,))]
     assert [parser.text[c.start : c.end] for c in parser.claims()] == [text, "Second."]
+
+
+@given(st.data())
+def test_a_short_answer_stands_where_it_says(data):
+    """In the text as shown and in the source, whatever was quoted before it; in no other sentence than the marked."""
+    spans = [(100, 117), (118, 136), (137, 164)]
+    order = data.draw(st.permutations(spans))
+    start, end = data.draw(st.sampled_from(spans))
+    first = data.draw(st.integers(start, end - 1))
+    last = data.draw(st.integers(first + 1, end))
+    words = POLICY.text[first - 100 : last - 100]
+    deltas = [
+        Delta(POLICY.text[a - 100 : b - 100], (Quote(1, a, b),), Quote(1, first, last) if a == start else None)
+        for a, b in order
+    ]
+    parser = parse(*deltas)
+    found = short_answer(parser.claims(), [cite(claim, [POLICY, OTHER], JUDGE) for claim in parser.claims()])
+    if not words.strip():
+        assert found is None
+        return
+    assert (found.text, found.number) == (words, 1)
+    assert parser.text[found.start : found.end] == words
+    assert POLICY.text[found.source_start - 100 : found.source_end - 100] == words
+
+
+def test_words_outside_of_their_quote_or_whose_citation_was_dropped_are_no_short_answer():
+    text = "Hotels cost 145 euros."
+    for short, kept in (
+        (Quote(1, 112, 121), True), (Quote(1, 90, 121), False), (Quote(1, 112, 130), False), (Quote(2, 112, 121), False)
+    ):  # fmt: skip
+        raw = parse(Delta(text, (Quote(1, 100, 122),), short)).claims()
+        claims = [cite(claim, [POLICY, OTHER], JUDGE) for claim in raw]
+        assert (short_answer(raw, claims) is not None) == kept
+        checked, _ = check(claims, lambda _: "")
+        assert short_answer(raw, checked) is None
 
 
 @settings(max_examples=500, deadline=None)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import pytest
 
 from ingest.worker import Worker, accept
+from rag.answers import Answer
 from rag.assembly import Citewell, open_citewell
 from rag.errors import BadInput, GeneratorFailed
+from rag.grounding import LexicalJudge
 from rag.pipeline import Done, Passages, Restart, Token
 from rag.prompt import ABSTENTION
-from rag.records import Answer
 from rag.testing import ScriptedGenerator
 
 HANDBOOK = b"""# Travel
@@ -41,7 +42,7 @@ def opened(settings, embedder, request):
     pieces, failure, fall_back = getattr(request, "param", ([], None, True))
     generator = ScriptedGenerator(pieces, failure)
     settings = settings.model_copy(update={"generator": settings.generator.model_copy(update={"fall_back": fall_back})})
-    with open_citewell(settings, embedder=embedder, generator=generator) as citewell:
+    with open_citewell(settings, embedder=embedder, generator=generator, judge=LexicalJudge()) as citewell:
         ingest(citewell, "handbook.md", HANDBOOK)
         yield Opened(citewell, generator)
 

@@ -9,6 +9,7 @@ import pytest
 
 from rag.reader import FIGURE, Reader, token_weights
 from rag.records import Delta, Kind, Neighbour, Prompt, Quote
+from rag.sentences import sentence_spans
 from tests.rag.passages import passage
 
 HOTELS = passage(
@@ -62,6 +63,20 @@ def test_headings_questions_and_header_rows_are_no_answers(reader):
 def test_it_keeps_silent_when_the_passages_do_not_say(reader, question):
     """The last one is near: the passage has error codes, but not this one."""
     assert read(reader, question, HOTELS, ERRORS) == []
+
+
+@pytest.mark.parametrize("giant", ["", "many old trees " * 400 + "grow.", "3. Rules\n"])
+def test_a_long_passage_is_read_to_its_end(reader, embedder, giant):
+    """Every sentence behind the embedder's window is scored, even behind one that is longer than the window alone."""
+    text = f"The garden is open to visitors. {giant} {'It has many old trees and a lake. ' * 60}{HOTELS.text}"
+    assert embedder.count_tokens([text])[0] > 2 * embedder.window
+    long = passage(text, context="Travel policy", start=40, end=40 + len(text))
+    question = "What is the hotel limit for domestic travel?"
+    [delta] = read(reader, question, long)
+    assert delta.text == "The hotel limit for domestic travel is 145 euros per night."
+    assert text[delta.quotes[0].start - 40 : delta.quotes[0].end - 40] == delta.text
+    scored = {(c.start - 40, c.end - 40) for c in reader.score(question, [long])}
+    assert scored == {(a, b) for a, b in sentence_spans(text) if not text[a:b].endswith("?")}
 
 
 def test_it_quotes_what_stands_around_a_passage(reader):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.encoders import built_in_model
-from rag.pair_model import WEIGHTS, TrainedPairs
+from rag.pair_model import TrainedPairs
 from rag.pairs import PairTokenizer
-from rag.records import Kind, Prompt
-from rag.span_reader import LONGEST, Asked, SpanReader, best_span
+from rag.reader import Reader
+from rag.records import Kind, Neighbour, Prompt
+from rag.span_reader import LONGEST, SpanReader, best_span
 from rag.trained_reader import TrainedReader
 from tests.rag.passages import passage
 
@@ -52,11 +54,9 @@ def test_there_are_no_words_in_nothing(tokenizer):
 
 
 @pytest.fixture(scope="module")
-def reader():
-    if not (WEIGHTS / "reader.onnx").is_file():
-        pytest.skip("the weights of the reader are not in the package yet")
+def reader(embedder):
     opened = SpanReader(TrainedPairs("reader"))
-    yield TrainedReader(opened)
+    yield TrainedReader(opened, Reader(embedder))
     opened.close()
 
 
@@ -68,14 +68,14 @@ def read(reader, question, *passages):
 
 
 def test_it_quotes_the_sentence_that_answers_and_marks_the_words(reader):
-    question = "What is the hotel limit for domestic travel?"
-    deltas = read(reader, question, ERRORS, HOTELS)
+    deltas = read(reader, "What is the hotel limit for domestic travel?", ERRORS, HOTELS)
     assert "The hotel limit for domestic travel is 145 euros per night." in [delta.text for delta in deltas]
-    quote = deltas[0].quotes[0]
-    assert HOTELS.text[quote.start : quote.end] == deltas[0].text
-    found = reader.answer(question, [ERRORS, HOTELS])
-    assert found.passage == 2
-    assert "145 euros" in HOTELS.text[slice(*found.words)]
+    [marked] = [delta for delta in deltas if delta.short]
+    quote, short = marked.quotes[0], marked.short
+    assert HOTELS.text[quote.start : quote.end] == marked.text
+    assert quote.passage == short.passage == 2
+    assert "145 euros" in HOTELS.text[short.start : short.end]
+    assert quote.start <= short.start < short.end <= quote.end
 
 
 def test_a_question_about_a_cell_gets_its_row(reader):
@@ -85,16 +85,27 @@ def test_a_question_about_a_cell_gets_its_row(reader):
 @pytest.mark.parametrize("question", ["Who won the cup final?", "What does error code E11 mean?"])
 def test_it_keeps_silent_when_the_passages_do_not_say(reader, question):
     assert read(reader, question, HOTELS, ERRORS) == []
+    assert 0 < reader.answer(question, [HOTELS, ERRORS]).probability < 0.5
 
 
 def test_no_passages_no_text(reader):
     assert read(reader, "Anything?") == []
 
 
+def test_what_stands_around_a_passage_is_read_at_its_place(reader):
+    """A neighbour's sentence is quoted with offsets in the parsed text, under the number of its passage."""
+    shifted = replace(HOTELS, start=500, end=500 + len(HOTELS.text), seq=7)
+    facts = {name: getattr(shifted, name) for name in Neighbour.__dataclass_fields__}
+    centre = passage("Rooms are booked by the travel desk.", 1, seq=6, around=(Neighbour(**facts),))
+    [marked] = [d for d in read(reader, "What is the hotel limit for domestic travel?", centre) if d.short]
+    assert marked.text == HOTELS.text[marked.quotes[0].start - 500 : marked.quotes[0].end - 500]
+    assert "145 euros" in HOTELS.text[marked.short.start - 500 : marked.short.end - 500]
+    assert marked.quotes[0].passage == 1
+
+
 def test_a_long_passage_is_read_to_its_end(reader):
-    """The answer stands behind more than two windows of other words."""
+    """The answer stands behind more than two windows of other words, and behind the embedder's."""
     text = "The garden is open to visitors all day long and has many old trees. " * 60 + HOTELS.text
-    [reading] = reader._reader.read([Asked("What is the hotel limit for domestic travel?", "", text)])
-    assert "145 euros" in text[slice(*reading.answer)]
-    best = max(reading.sentences, key=lambda sentence: sentence.score)
-    assert "145 euros" in text[best.start : best.end]
+    found = reader.answer("What is the hotel limit for domestic travel?", [passage(text)])
+    assert "145 euros" in text[found.short.start : found.short.end]
+    assert any("145 euros" in sentence.text for sentence in found.sentences)

@@ -143,6 +143,7 @@ class Endless:
     """A generator that never comes to an end: it hangs, or it writes without a pause."""
 
     name = "endless"
+    quotes = False
 
     def __init__(self, *, writes: bool) -> None:
         self.writes = writes
