@@ -20,8 +20,9 @@ from rag.records import Delta, Passage, Prompt, Quote
 from rag.span_reader import Asked, Reading, SpanReader
 from rag.windows import window
 
-#: Further sentences are added while they score at most so much below the best one, in log odds.
-CLOSE = 2.5
+#: Further sentences are added while they score at most so much below the best one, in log odds, and until one of those
+#: that are there answers with this probability.
+CLOSE, SURE = 2.5, 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class TrainedReader:
         probability = 1 / (1 + math.exp(-log_odds))
         if probability < self._spans.facts["threshold"]:
             return Found((), None, probability)
-        shown = chosen(ranked, best - CLOSE)
+        shown = chosen(_enough(ranked), best - CLOSE)
         marked = (seen[i].words for i in order)
         short = next((words for words in marked if words and any(_holds(one, words) for one in shown)), None)
         return Found(tuple(shown), short, probability)
@@ -105,6 +106,22 @@ class TrainedReader:
             for (number, chunk), reading in zip(read, readings, strict=True)
             for sentence in _sentences(number, chunk, reading, met)
         ]
+
+
+def _enough(ranked: Sequence[Candidate]) -> list[Candidate]:
+    """Return the first sentences, best first: as many as it takes until one of them answers as surely as `SURE`.
+
+    Sentences count as independent; one that is there already says nothing more.
+    """
+    found: dict[str, Candidate] = {}
+    doubt = 1.0
+    for candidate in ranked:
+        if candidate.text not in found:
+            found[candidate.text] = candidate
+            doubt *= 1 - 1 / (1 + math.exp(-candidate.score))
+        if doubt < 1 - SURE:
+            break
+    return [*found.values()]
 
 
 def _sentences(number: int, chunk: Passage, reading: Reading, met: dict[tuple[int, int, int], float]) -> list[Seen]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +14,10 @@ from hypothesis import strategies as st
 from rag.encoders import built_in_model
 from rag.pair_model import TrainedPairs
 from rag.pairs import PairTokenizer
-from rag.reader import Reader
+from rag.reader import Candidate, Reader
 from rag.records import Kind, Neighbour, Prompt
 from rag.span_reader import LONGEST, SpanReader, best_span
-from rag.trained_reader import TrainedReader
+from rag.trained_reader import SURE, TrainedReader, _enough
 from tests.rag.passages import passage
 
 HOTELS = passage(
@@ -109,3 +110,15 @@ def test_a_long_passage_is_read_to_its_end(reader):
     found = reader.answer("What is the hotel limit for domestic travel?", [passage(text)])
     assert "145 euros" in text[found.short.start : found.short.end]
     assert any("145 euros" in sentence.text for sentence in found.sentences)
+
+
+@given(scores=st.lists(st.floats(-6, 6), max_size=8))
+def test_sentences_are_added_until_one_of_them_surely_answers(scores):
+    """As few of the best as are enough, by the plain product of doubts; without any sure one all of them."""
+    ranked = [Candidate(1, n, n + 1, str(n), score) for n, score in enumerate(sorted(scores, reverse=True))]
+    shown = _enough(ranked)
+    assert shown == ranked[: len(shown)]
+    doubts = [math.prod(1 - 1 / (1 + math.exp(-c.score)) for c in ranked[:n]) for n in range(len(ranked) + 1)]
+    assert all(doubt >= 1 - SURE for doubt in doubts[: len(shown)])
+    assert len(shown) == len(ranked) or doubts[len(shown)] < 1 - SURE
+    assert _enough([*ranked[:1] * 3]) == ranked[:1]
