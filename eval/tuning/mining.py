@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from eval.tuning.questions import Sought
 from rag.assembly import Citewell
@@ -48,7 +49,7 @@ def mine(
     citewell: Citewell, collection: Collection, tuned: Tuned, questions: Sequence[Sought], kept: Path, tell: Tell
 ) -> list[Mined]:
     """Return what is found for each question; what ``kept`` holds already is not looked for again."""
-    found = [*_read(kept)][: len(questions)]
+    found = [Mined(**row) for row in kept_lines(kept)][: len(questions)]
     with kept.open("a", encoding="utf-8") as stream:
         for number in range(len(found), len(questions)):
             found.append(_mined(citewell, collection, tuned, questions[number]))
@@ -58,15 +59,15 @@ def mine(
     return found
 
 
-def _read(file: Path) -> Iterator[Mined]:
-    """Yield what was kept, up to a line that a crash left half written, which is cut off."""
+def kept_lines(file: Path) -> Iterator[Any]:
+    """Yield what a run has kept, a JSON value a line; a line that a crash left half written is cut off."""
     if not file.is_file():
         return
     whole = 0
     with file.open("r+", encoding="utf-8") as stream:
         while (line := stream.readline()).endswith("\n"):
             whole = stream.tell()
-            yield Mined(**json.loads(line))
+            yield json.loads(line)
         stream.truncate(whole)
 
 

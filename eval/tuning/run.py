@@ -21,7 +21,7 @@ import numpy as np
 
 from eval.statistics import Difference, Numbers, compare
 from eval.tuning.fitting import Pair, fit_adapter, fit_weights
-from eval.tuning.mining import Mined, answered, gain, mine, plan_of
+from eval.tuning.mining import Mined, answered, gain, kept_lines, mine, plan_of
 from eval.tuning.projection import Lesson, fit_projection
 from eval.tuning.questions import (
     Sought,
@@ -183,7 +183,7 @@ def _written(
 ) -> Iterator[Sought]:
     """Yield the questions that the language model writes, or has written before the run was stopped."""
     seconds = citewell.store.settings.generator.total_timeout
-    known = dict(row for _, row in _lines(kept))
+    known: dict[str, str] = dict(kept_lines(kept))
     with kept.open("a", encoding="utf-8") as stream:
         for number, passage in enumerate(passages, 1):
             if passage.chunk_id not in known:
@@ -324,13 +324,6 @@ def _learn_projection(material: Material, current: Tuned, tell: Tell) -> Learnt:
 LEARNERS: dict[str, Callable[[Material, Tuned, Tell], Learnt]] = {
     "weights": _learn_weights, "adapter": _learn_adapter, "projection": _learn_projection,
 }  # fmt: skip
-
-
-def _lines(file: Path) -> Iterator[tuple[int, Any]]:
-    if file.is_file():
-        for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
-            if line.endswith("]"):  # the last one may be half written
-                yield number, json.loads(line)
 
 
 def _tell_tenth(tell: Tell, what: str, number: int, of: int) -> None:

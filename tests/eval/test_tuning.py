@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,13 +21,13 @@ from eval.tuning.projection import EPOCHS, Lesson, fit_projection, max_sims
 from eval.tuning.questions import made_questions, read_questions, sample_passages
 from eval.tuning.run import Wish, tune
 from rag.assembly import Citewell, open_citewell
-from rag.errors import BadInput, Conflict
+from rag.errors import BadInput, Conflict, GeneratorFailed
 from rag.late import max_sim as plain_max_sim
 from rag.late import weighted
 from rag.protocols import Encoding, Role
-from rag.records import Block, Chunk, Collection, Kind, ParsedDocument
+from rag.records import Block, Chunk, Collection, Delta, Kind, ParsedDocument, Prompt
 from rag.settings import load_settings
-from rag.testing import WordEmbedder
+from rag.testing import ScriptedGenerator, WordEmbedder
 from tests.cli_process import Cli
 from tests.rag.passages import passage
 
@@ -392,3 +393,39 @@ def test_the_command_tunes_promotes_and_takes_back(tmp_path):
         "--steps is 'magic'; choose of weights, adapter, projection"
         in cli("tune", "-c", "docs", "--steps", "magic", status=2).err
     )
+
+
+@dataclass(slots=True)
+class Asking(ScriptedGenerator):
+    """A language model that writes a question about the first word of the passage it is shown, and may fall silent."""
+
+    left: int = 1000
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:
+        if not self.left:
+            raise GeneratorFailed("The server is gone.")
+        self.left -= 1
+        shown = str(prompt.messages[-1]["content"]).splitlines()[1]
+        yield Delta(f"Which harbour keeps the {shown.split()[0]} and the {shown.split()[1]}?\nNothing else.")
+
+
+def test_questions_of_a_language_model_are_kept_when_the_run_is_stopped(tmp_path):
+    """A model that goes away in the middle: what it wrote is not asked again, also after a half-written line."""
+    model = Asking([], left=30)
+    options = load_settings(data=tmp_path / "data", retrieval={"parts": {"lexical": False, "late": False}})
+    with open_citewell(options, embedder=Turned(), generator=model) as citewell:
+        rng = random.Random(3)
+        for number in range(90):
+            put(citewell, f"d{number}", " ".join(rng.sample(WORDS, 20)))
+        collection = citewell.store.catalog.collection("docs")
+        wish = Wish(steps=("adapter",), passages=80)
+        with pytest.raises(GeneratorFailed):
+            tune(citewell, collection, wish, promote=True, tell=lambda _: None)
+        [kept] = (citewell.store.tuning_folder / collection.id).glob("*/written.jsonl")
+        assert len(kept.read_text().splitlines()) == 30
+        with kept.open("a") as stream:
+            stream.write('["half')
+        model.left = 50
+        outcome = tune(citewell, collection, wish, promote=True, tell=lambda _: None)
+    assert model.left == 0, "thirty were asked before, fifty now"
+    assert outcome.sources["generator"] == 80
