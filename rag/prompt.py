@@ -175,7 +175,7 @@ class _Layout:
             if room < 0:
                 break
             kept.append(replace(passage, around=()))
-        while kept and self.tokens(self.blocks(kept)) > self.budget:  # the whole may count more than its parts
+        while kept and not self._fits(kept):  # the whole may count more than its parts
             kept.pop()
         return kept
 
@@ -190,12 +190,15 @@ class _Layout:
             if room < 0:
                 break
             fitting += 1
-        while fitting:
-            shown = _with(alone, nearest[:fitting])
-            if self.tokens(self.blocks(shown)) <= self.budget:  # as above
-                return shown
+        # The whole may count more than its parts, or less: a heading over neighbours is shown once.
+        while fitting and not self._fits(_with(alone, nearest[:fitting])):
             fitting -= 1
-        return alone
+        while fitting < len(nearest) and self._fits(_with(alone, nearest[: fitting + 1])):
+            fitting += 1
+        return _with(alone, nearest[:fitting])
+
+    def _fits(self, passages: Sequence[Passage]) -> bool:
+        return self.tokens(self.blocks(passages)) <= self.budget
 
     def cut(self, passage: Passage) -> str:
         """Return the block of a first passage that does not fit, with its context if a sentence fits, too."""

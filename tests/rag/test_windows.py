@@ -214,6 +214,13 @@ def test_what_stands_around_takes_no_passage_its_place(passages, budget):
         assert prompt.tokens + len(left[0][1].indexed_text) + 1 > budget
 
 
+@given(rankings().filter(bool))
+def test_what_fits_exactly_is_shown(passages):
+    """A budget of just what everything takes leaves nothing out: a heading over several neighbours counts once."""
+    everything = build(passages, 100_000)
+    assert build(passages, everything.tokens).passages == everything.passages
+
+
 def test_what_stands_around_can_forge_no_tag():
     """A neighbour that closes the tag of an earlier prompt meets another one, and control tokens are broken up."""
     before = re.search(r"<(passage-\w{8}) number", build(document(1, ["a", "b"])).messages[1]["content"])
