@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from rag.errors import Misconfigured
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 ItemT = TypeVar("ItemT")
+_FIRST = threading.Lock()
 ResultT = TypeVar("ResultT")
 
 
@@ -94,7 +96,11 @@ def compile_openvino(file: Path, cores: int) -> tuple[Any, str]:
     options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores,
     }  # fmt: skip
-    core = import_openvino().Core()
+    openvino = import_openvino()
+    with _FIRST:  # the tables of types are made at the first use, where two threads at once wait for each other forever
+        for kind in (np.float32, np.int64):
+            openvino.Tensor(np.zeros(1, dtype=kind)).data[:] = 0
+    core = openvino.Core()
     model = core.compile_model(core.read_model(file), "CPU", options)
     return model, str(model.get_property("INFERENCE_PRECISION_HINT")).rsplit("'", 2)[-2]
 

@@ -56,7 +56,7 @@ def test_an_answer_names_the_words_that_support_it(cli: Cli) -> None:
     assert shown["live_version"]["id"] == citation["version_id"]
     assert shown["newest"]["number"] == shown["live_version"]["number"] == 2
 
-    lines = cli("ask", QUESTION, "-c", "policies", GENERATOR__READER="words").out.splitlines()
+    lines = cli("ask", QUESTION, "-c", "policies").out.splitlines()
     assert " ".join(lines[: lines.index("")]) == answer["text"]
     assert "Sources" in lines
     assert any(line.startswith("[1] travel-policy.pdf, version 2, page 2, ") for line in lines)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +17,7 @@ from rag.errors import Misconfigured
 from rag.near import Near
 from rag.pairs import MOST_FIRST, MOST_TOKENS, PairTokenizer, sentence_means, window_starts
 from rag.tensors import open_tensors
+from tests.cli_process import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +108,31 @@ def test_a_file_that_is_none_of_its_kind_is_named(content, tmp_path):
     file.write_bytes(content)
     with pytest.raises(Misconfigured, match=r"model\.safetensors can not be read as safetensors"):
         open_tensors(file)
+
+
+FIRST_PASSES = """
+import os, sys, threading
+sys.setswitchinterval(1e-6)  # so that threads meet where they seldom do
+import numpy as np
+from rag.graphs import compile_openvino
+from rag.pair_model import WEIGHTS
+model, _ = compile_openvino(WEIGHTS / "reader.onnx", 2)
+together = threading.Barrier(2)
+def run():
+    request = model.create_infer_request()
+    together.wait()
+    rows = np.zeros((1, 8), dtype=np.int64)
+    request.infer({"words": np.zeros((1, 8, 384), dtype=np.float32), "types": rows, "mask": rows + 1})
+    request.get_tensor("row").data.copy()
+threads = [threading.Thread(target=run) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+os._exit(0)
+"""
+
+
+def test_the_first_passes_of_a_process_may_come_at_once():
+    """OpenVINO makes tables at its first use; two threads that came to that together waited for each other forever."""
+    pytest.importorskip("openvino")
+    done = subprocess.run([sys.executable, "-c", FIRST_PASSES], cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == 0
