@@ -11,6 +11,7 @@ import fcntl
 import json
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -115,9 +116,7 @@ def tune(citewell: Citewell, collection: Collection, wish: Wish, *, promote: boo
                 "needed. All questions about one document are on one side: give questions about more documents."
             )
         tuned, steps = _learn(citewell, collection, wish, taught, held, folder, tell)
-        sources = {
-            source: sum(q.source == source for q in questions) for source in sorted({q.source for q in questions})
-        }
+        sources = dict(sorted(Counter(question.source for question in questions).items()))
         outcome = Outcome(collection.name, sources, len(held), left_out, steps)
         if not any(step.taken for step in steps):
             return outcome
