@@ -60,7 +60,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """A question with what is to be found. Of one ``group``, a document, all questions are held back or none is."""
+    """A question, and what is to be found. Of a ``group``, a document's name, all questions are held or none is."""
 
     text: str
     targets: tuple[Target, ...]
@@ -69,7 +69,7 @@ class Sought:
 
     @property
     def is_held(self) -> bool:
-        """Whether it judges and does not teach: always the same ones."""
+        """Whether it judges and does not teach: always the same ones, also where the same files are ingested again."""
         return int.from_bytes(hashlib.sha256(self.group.encode()).digest()[:4], "big") < HELD * 2**32
 
 
@@ -100,7 +100,7 @@ def read_questions(file: Path, catalog: Catalog, collection: Collection) -> Read
             left_out.append(f"Line {number}: {', '.join(missing)[:100]} {what}.")
             continue
         targets = tuple(_target(some) for _, some in passages)
-        found.append(Sought(" ".join(question.split())[:LONGEST], targets, passages[0][1][0].document_id, "file"))
+        found.append(Sought(" ".join(question.split())[:LONGEST], targets, passages[0][1][0].document, "file"))
     if not found:
         raise BadInput(
             f"{file} has no question about a document of {collection.name}. {' '.join(left_out[:3])}".strip()
@@ -166,9 +166,9 @@ def made_questions(passages: Sequence[Passage], rng: random.Random) -> list[Soug
         heading = passage.context
         if by_heading.get(heading, [passage])[0] is passage and headings[heading] <= COMMON and _says(heading):
             text = " ".join(part.strip() for part in heading.splitlines())[-LONGEST:]
-            found.append(Sought(text, (_target(by_heading[heading]),), passage.document_id, "heading"))
+            found.append(Sought(text, (_target(by_heading[heading]),), passage.document, "heading"))
         if shortened := _shortened(passage.text, rng):
-            found.append(Sought(shortened, (_target([passage]),), passage.document_id, "sentence"))
+            found.append(Sought(shortened, (_target([passage]),), passage.document, "sentence"))
     return found
 
 
@@ -198,7 +198,7 @@ def written_question(passage: Passage, generator: Generator, seconds: float) -> 
 
 def as_sought(text: str, passage: Passage) -> Sought:
     """Return a question that was written for a passage."""
-    return Sought(text, (_target([passage]),), passage.document_id, "generator")
+    return Sought(text, (_target([passage]),), passage.document, "generator")
 
 
 async def _written(generator: Generator, passage: Passage, seconds: float) -> str:
