@@ -9,8 +9,6 @@ one. Prints tables, and appends them to a log where one is given.
 from __future__ import annotations
 
 import argparse
-import re
-import string
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +23,7 @@ from eval.bench_retrieval import WIKIPEDIA
 from eval.folders import load_corpus, read_rows
 from eval.pools import join
 from eval.ranking import eval_settings
+from eval.reading import is_said
 from eval.statistics import compare, interval
 from eval.tables import Table, hardware, report
 from rag.assembly import Citewell, open_citewell
@@ -37,7 +36,6 @@ from rag.trained_reader import TrainedReader
 
 SETS = ("squad", "nq_qed", "clapnq", "tatqa")
 ReadSentences = Callable[[str, Sequence[Passage]], list[Candidate]]
-_SIGNS = str.maketrans(dict.fromkeys(string.punctuation + "“”‘’–", " "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +160,6 @@ def _timed(read: ReadSentences, one: Asked) -> tuple[list[Candidate], float]:
 def is_shown(found: Sequence[Candidate], answers: Sequence[str]) -> bool:
     """Say whether one of ``answers`` stands in what is shown, signs, white space and case apart."""
     return is_said(" ".join(candidate.text for candidate in found), answers)
-
-
-def is_said(text: str, answers: Sequence[str]) -> bool:
-    """Say whether one of ``answers`` stands in a text, signs, white space and case apart."""
-    said = f" {_words(text)} "
-    return any(f" {_words(answer)} " in said for answer in answers)
-
-
-def _words(text: str) -> str:
-    return re.sub(r"\s+", " ", text.casefold().translate(_SIGNS)).strip()
 
 
 if __name__ == "__main__":

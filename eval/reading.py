@@ -36,6 +36,7 @@ COVERAGE = 0.9
 BATCH = 32
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_SIGNS = str.maketrans(dict.fromkeys(string.punctuation + "“”‘’–", " "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,17 @@ def word_f1(said: str, answers: Sequence[str]) -> float:
 def exact_match(said: str, answers: Sequence[str]) -> float:
     """Say (1 or 0) whether ``said`` is one of ``answers`` word for word; without answers, whether nothing is said."""
     return float(any(_words(said) == _words(answer) for answer in answers) if answers else not said)
+
+
+def is_said(text: str, answers: Sequence[str]) -> bool:
+    """Say whether one of ``answers`` stands in a text, signs, white space and case apart."""
+    said = f" {plain_words(text)} "
+    return any(f" {plain_words(answer)} " in said for answer in answers)
+
+
+def plain_words(text: str) -> str:
+    """Return the words of a text in lower case with one space between them, signs left out."""
+    return re.sub(r"\s+", " ", text.casefold().translate(_SIGNS)).strip()
 
 
 def refused(sure: Numbers, answerable: npt.NDArray[np.bool_]) -> float:

@@ -31,7 +31,7 @@ _WORD = re.compile(
     r"|(?<![^\s(])[-\u2212+±](?=[.,]?\d)|[<>≤≥≠%‰$€£¥]"
 )
 _NUMBER = re.compile(r"\d")
-_NEGATIONS = frozenset(
+NEGATIONS = frozenset(
     "no not never none nor neither without nobody nothing nowhere cannot t nicht kein keine keiner keinen keinem nie "
     "ohne ne pas jamais sans aucun aucune non sin nunca ningún ninguna não sem geen niet zonder nooit mai senza 不 没 "
     "無 无 非 未".split()
@@ -73,7 +73,7 @@ def _runs(words: list[str]) -> list[str]:
 def _weighty(words: list[str]) -> Counter[str]:
     """Return the runs in which a number or a negation stands."""
     return Counter(
-        run for run in _runs(words) if any(word in _NEGATIONS or _NUMBER.search(word) for word in run.split(" "))
+        run for run in _runs(words) if any(word in NEGATIONS or _NUMBER.search(word) for word in run.split(" "))
     )
 
 

@@ -131,8 +131,47 @@ class JudgeSettings(_Part):
     """What says how far a citation supports its sentence."""
 
     kind: Literal["words", "trained"] = Field(
-        "words",
-        description="words: the share of the sentence's words that are cited. trained: a model that ships reads both.",
+        "trained",
+        description="trained: a model that ships reads both. words: the share of the sentence's words that are cited.",
+    )
+
+
+class GroundingSettings(_Part):
+    """What becomes of sentences that the documents do not support, and when nothing is said at all."""
+
+    policy: Literal["report", "filter", "strict"] = Field(
+        "report",
+        description="report: scores are shown. filter: unsupported sentences are withheld; text goes out sentence by "
+        "sentence. strict: one unsupported sentence withholds the answer, which goes out at its end.",
+    )
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="Support from which a sentence is supported; by default that of the judge."
+    )
+    least_relevance: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="No answer where no passage is as near to the question as this, by the cosine of their vectors; by "
+        "default 0.2 with the built-in embedder, and no such bound with others.",
+    )
+    ask_reader: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="A language model is not asked where the trained reader holds an answer for less likely; 0: the "
+        "reader is not asked, which takes time.",
+    )
+    conflicts: bool = Field(True, description="Look for other documents that contradict what is cited.")
+
+
+class AnswerSettings(_Part):
+    """What is kept of answers, for how long, and when one may stand for another."""
+
+    keep: bool = Field(True, description="Keep answers in the log, with all that explains them.")
+    redact: Literal["none", "question", "all"] = Field(
+        "none",
+        description="What the log leaves out: nothing; what was asked; every text, so that ids and figures remain. "
+        "Conversations, resumable answers and the cache need `none`.",
     )
 
 

@@ -2,8 +2,10 @@
 
     python -m eval.training.export reader --run FOLDER --data FOLDER --out rag/weights
 
-``reader.onnx`` holds the layers, in int8, and the heads; ``reader.json`` how its values become probabilities, fitted
-on the held rows of the training files (`eval.training.calibration`). Knows no metric.
+Several runs, of other seeds, become one model with the mean of their weights, and some share of the encoder that they
+began from may be kept in it: both leave it steadier on texts unlike the training files. ``reader.onnx`` holds the
+layers, in int8, and the heads; ``reader.json`` how its values become probabilities, fitted on the held rows of the
+training files (`eval.training.calibration`). Knows no metric.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ import argparse
 import copy
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from eval.training.model import SHAPES, PairModel, Shape
+from eval.training.model import HEADS, SHAPES, PairModel, Shape, start_from
+from rag.encoders import built_in_model
 
 #: Tensors with more numbers are stored in float16, and those that a layer multiplies by, which have more, in int8.
 LARGE, LAYER = 1000, 100_000
@@ -33,6 +37,25 @@ def load_model(file: Path) -> PairModel:
     model.load_state_dict(state["model"])
     model.eval()
     return model
+
+
+def averaged(models: Sequence[PairModel], start: Path, kept: float = 0.0) -> PairModel:
+    """Return a model with the mean weights of ``models``; in its layers, the encoder in ``start`` counts for ``kept``.
+
+    Wortsman et al., "Model soups" (ICML 2022) and "Robust fine-tuning of zero-shot models" (CVPR 2022). The heads,
+    which that encoder does not have, are the mean alone.
+    """
+    mean = copy.deepcopy(models[0])
+    before = copy.deepcopy(mean)
+    start_from(before, start)
+    others = [dict(model.named_parameters()) for model in models]
+    first = dict(before.named_parameters())
+    with torch.no_grad():
+        for name, weights in mean.named_parameters():
+            share = 0.0 if name.startswith(HEADS) else kept
+            weights.copy_(share * first[name] + (1 - share) * torch.stack([other[name] for other in others]).mean(0))
+    mean.eval()
+    return mean
 
 
 def shipped(model: PairModel) -> PairModel:
@@ -125,13 +148,14 @@ def main() -> None:
     """Export a run from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("task", choices=sorted(SHAPES))
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run, or one of its checkpoint files")
+    parser.add_argument("--run", type=Path, required=True, nargs="+", help="folders of runs, or files of checkpoints")
+    parser.add_argument("--kept", type=float, default=0.0, help="share of the encoder that the runs began from")
     parser.add_argument("--data", type=Path, required=True, help="folder of the training files")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=1, help="that of the run, whose held rows calibrate")
+    parser.add_argument("--seed", type=int, default=1, help="that of a run, whose held rows calibrate")
     given = parser.parse_args()
-    file = given.run / "final.pt" if given.run.is_dir() else given.run
-    export(load_model(file), given.out / f"{given.task}.onnx")
+    models = [load_model(run / "final.pt" if run.is_dir() else run) for run in given.run]
+    export(averaged(models, built_in_model(), given.kept), given.out / f"{given.task}.onnx")
     from eval.training.calibration import calibrate
 
     calibrate(given.task, given.data, given.out, given.seed)

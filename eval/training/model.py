@@ -41,6 +41,8 @@ class Shape:
 READER = Shape(token_values=3)
 JUDGE = Shape()
 SHAPES: Mapping[str, Shape] = {"reader": READER, "judge": JUDGE}
+#: What the encoder that a run begins from does not have, and what learns at a rate of its own.
+HEADS = ("pooled.", "row.", "token.")
 
 
 class PairModel(nn.Module):  # type: ignore[misc, name-defined, unused-ignore]

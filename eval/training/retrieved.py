@@ -10,8 +10,9 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eval.bench_reader import Asked, is_said
+from eval.bench_reader import Asked
 from eval.folders import load_corpus
+from eval.reading import is_said
 from eval.training.rows import ReaderRow
 from rag.assembly import Citewell
 from rag.reader import READ

@@ -34,7 +34,7 @@ from eval.training.batches import (
     reader_target,
 )
 from eval.training.judge_rows import judge_rows
-from eval.training.model import SHAPES, PairModel, Shape, judge_loss, load_words, reader_loss, start_from
+from eval.training.model import HEADS, SHAPES, PairModel, Shape, judge_loss, load_words, reader_loss, start_from
 from eval.training.reader_rows import reader_rows
 from eval.training.rows import JudgeRow, ReaderRow, is_held
 from rag.encoders import built_in_model
@@ -44,8 +44,6 @@ from rag.pairs import PairTokenizer
 SAVE_EVERY = 120.0
 #: How often in a run the held rows are looked at, and at how many of them.
 LOOKS, HELD_ROWS = 12, 480
-#: What is new in the model, and learns at a rate of its own.
-HEADS = ("pooled.", "row.", "token.")
 #: The share of the steps in which the rate falls to 0.
 DECAY = 0.2
 

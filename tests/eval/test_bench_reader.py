@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from eval.bench_reader import Asked, asked_of, is_said, is_shown, side_by_side
+from eval.bench_reader import Asked, asked_of, is_shown, side_by_side
+from eval.reading import is_said
 from rag.reader import Candidate
 from rag.records import Kind
 from tests.rag.passages import passage

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from eval.bench_reader import Asked as Retrieved
 from eval.training.batches import JudgeExample, inputs, judge_examples, order, reader_examples, reader_target
-from eval.training.calibration import SILENT, calibrate, fit_logistic, join_readers
+from eval.training.calibration import SILENT, calibrate, fit_logistic, fit_slope, join_readers
 from eval.training.clozes import changed_rows, cloze_rows
 from eval.training.detokenise import detokenised
-from eval.training.export import export, load_model, shipped
+from eval.training.export import averaged, export, load_model, shipped
 from eval.training.grids import grid_rows
 from eval.training.judge_rows import judge_rows, sentence_rows, stated
 from eval.training.model import PairModel, Shape, load_words, start_from
@@ -232,7 +232,7 @@ def data(tmp_path):
             "context": text,
             "label": i % 2 == 0,
         }
-        for i, text in enumerate(passages)
+        for i, text in enumerate(4 * passages)
     ]
     article = "\n".join(passages)
     wice = [
@@ -272,7 +272,7 @@ def test_judge_rows_take_no_dev_row(data):
     rows = judge_rows(data, 7)
     assert rows == judge_rows(data, 7)
     told = {row.claim for row in rows if row.source == "fever_rte"}
-    assert told == {f"Ship {i} is old." for i in range(26) if i % 5}
+    assert told == {f"Ship {i} is old." for i in range(4 * 26) if i % 5}
     assert {row.source for row in rows} >= {
         "sentence",
         "sentence-edited",
@@ -416,6 +416,22 @@ def test_what_ships_is_near_what_was_trained(words, tokenizer):
     assert 0 < float((one - other).abs().max()) < 0.05
 
 
+def test_runs_become_one_model_with_their_mean_and_a_share_of_the_encoder_they_began_from():
+    models = [PairModel(TINY["judge"]) for _ in range(2)]
+    began = PairModel(TINY["judge"])
+    start_from(began, built_in_model())
+    one, other, before, mean = (
+        {name: weights.detach() for name, weights in model.named_parameters()}
+        for model in (*models, began, averaged(models, built_in_model(), 0.25))
+    )
+    for name, weights in mean.items():
+        middle = (one[name] + other[name]) / 2
+        kept = middle if name.startswith(("pooled.", "row.")) else 0.75 * middle + 0.25 * before[name]
+        assert torch.allclose(weights, kept, atol=1e-6), name
+    alone = averaged(models[:1], built_in_model())
+    assert all(torch.equal(weights, one[name]) for name, weights in alone.named_parameters())
+
+
 def test_a_run_becomes_what_ships(data, start, tmp_path):
     """The trained judge is exported, calibrated on the held rows, and tells right from wrong where it is used."""
     run = start("run", 60)
@@ -424,11 +440,22 @@ def test_a_run_becomes_what_ships(data, start, tmp_path):
     calibrate("judge", data, tmp_path, 7)
     facts = json.loads((tmp_path / "judge.json").read_text())
     assert facts["held_rows"] == sum(is_held(row.group) for row in judge_rows(data, 7))
+    assert len(facts["supported"]["weights"]) == len(facts["long"]["weights"]) == 3
     judge = TrainedJudge(TrainedPairs("judge", tmp_path))
     right, wrong = judge.signs([("The ship is red.", f"The ship was painted {c}.") for c in ("red", "blue")])
     assert right[0, 0] > wrong[0, 0] + 1
-    assert (right[0, 1], wrong[0, 1]) == (1.0, 0.5)
+    assert [tuple(signs[0, 1:]) for signs in (right, wrong)] == [(1.0, 0.0), (0.5, 0.0)]
     judge.close()
+
+
+def test_the_weight_of_one_more_value_is_that_of_a_regression_with_the_rest_held():
+    """Where one value alone tells, beside odds that are known, the derivative of the likelihood is 0 at the weight."""
+    rng = np.random.default_rng(2)
+    odds, value = rng.normal(size=4000), rng.integers(0, 2, 4000).astype(float)
+    right = (rng.random(4000) < 1 / (1 + np.exp(-(odds - 1.5 * value)))).astype(float)
+    weight = fit_slope(odds, value, right)
+    assert weight == pytest.approx(-1.5, abs=0.15)
+    assert float((value * (right - 1 / (1 + np.exp(-(odds + weight * value))))).sum()) == pytest.approx(0, abs=1)
 
 
 def test_the_reader_reads_what_an_untrained_model_says(data, tmp_path, cache, monkeypatch):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rag.errors import Misconfigured
 from rag.graphs import open_graph
 from rag.judge import MOST_SENTENCES, PART_WORDS, TrainedJudge, chosen, nearest_spans, parts
-from rag.pair_model import WEIGHTS, TrainedPairs
+from rag.pair_model import TrainedPairs
 
 ARTICLE = "\n".join(f"Ship {i} was built in {1800 + i} and carried {10 * i} guns of {i % 7} kinds." for i in range(60))
 
@@ -46,8 +46,6 @@ def test_short_evidence_is_read_whole():
 
 @pytest.fixture(scope="module")
 def judge():
-    if not (WEIGHTS / "judge.onnx").is_file():
-        pytest.skip("the weights of the judge are not in the package yet")
     opened = TrainedJudge(TrainedPairs("judge"))
     yield opened
     opened.close()
@@ -84,7 +82,7 @@ def test_the_sentence_that_decides_is_named(judge):
 
 def test_nothing_is_claimed_by_an_empty_sentence_and_nothing_supported_by_no_evidence(judge):
     assert judge.support([("", "x"), ("?!", "x")]) == [0.0, 0.0]
-    assert judge.support([("The bridge is long.", "")])[0] < 0.2
+    assert judge.support([("The bridge is long.", ""), ("The bridge is long.", " .")]) == [0.0, 0.0]
     assert judge.support([]) == []
 
 
