@@ -2,6 +2,7 @@
 # make test   every check that a change has to pass; make lint and make test-llm are parts of it
 # make bench DATA=folder  the numbers in README.md, on data sets in BEIR layout
 # make bench-retrieval DATA=folder  retrieval at length: intervals, the pool, many clients, and other systems beside it
+# make bench-answers DATA=folder  what answers say and cite, when they keep silent and how long they take
 # make bench-peers  an environment for each of those systems, 7 GB; PEERS= for none of them
 # make bench-scale DATA=folder ROWS=1000000  indexes of so many passages: speed, recall, memory, freshness
 # make bench-ingest DATA=folder COUNT=20000  the same for ingest, on folder/documents and COUNT generated files
@@ -14,7 +15,7 @@ CITEWELL := $(VENV)/bin/citewell
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint .constraints.txt
 PINS := pyproject.toml .constraints.txt
 
-.PHONY: demo test test-llm lint format bench bench-retrieval bench-peers bench-scale bench-ingest soak clean
+.PHONY: demo test test-llm lint format bench bench-retrieval bench-answers bench-peers bench-scale bench-ingest soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo-installed
@@ -48,6 +49,9 @@ PEER_FOLDER ?= .peers
 bench-retrieval: $(VENV)/.test-installed bench-peers
 	$(PYTHON) -m eval.bench_retrieval $(if $(DATA),--data $(DATA)) --peers $(PEER_FOLDER) \
 	  $(if $(PEERS),$(PEERS:%=--peer %),--no-peers)
+
+bench-answers: $(VENV)/.test-installed
+	$(PYTHON) -m eval.bench_answers $(if $(DATA),--data $(DATA))
 
 bench-peers: $(PEERS:%=$(PEER_FOLDER)/%/.installed)
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from api.schemas import Text
-from rag.answers import Answer, Citation, Claim, ShortAnswer
+from rag.answers import Answer, Citation, Claim, Conflict, Policy, ShortAnswer
 from rag.plan import MOST_MESSAGES
 from rag.queries import Query as Asked
 from rag.queries import QueryRole, Speaker
@@ -47,10 +47,9 @@ class MessageRequest(_Request):
     content: Text
 
 
-class Query(_Request):
-    """Where to look, and how."""
+class Looking(_Request):
+    """How to look."""
 
-    collections: list[Text] = Field(min_length=1, max_length=100, description="Names of the collections to look in.")
     filters: dict[str, Any] = Field(
         default_factory=dict,
         description=_FILTERS,
@@ -69,12 +68,6 @@ class Query(_Request):
         "`rewrite` (complete it from `history`), `decompose`, `multi_query`, `hyde`. By default as in the settings.",
         examples=[{"late": False}, {"decompose": True, "hyde": True}],
     )
-    history: list[MessageRequest] = Field(
-        default_factory=list,
-        max_length=MOST_MESSAGES,
-        description="The conversation before the question, oldest message first. Its end is used, up to a setting.",
-        examples=[[{"role": "user", "content": "What is the hotel limit for domestic travel?"}]],
-    )
     diversity: float | None = Field(
         None, ge=0, le=1, description="How much passages that say the like are kept apart; by default the setting."
     )
@@ -83,6 +76,18 @@ class Query(_Request):
     )
     section: StrictBool | None = Field(
         None, description="Add the whole section of each passage, unranked; by default the setting."
+    )
+
+
+class Query(Looking):
+    """Where to look, and how."""
+
+    collections: list[Text] = Field(min_length=1, max_length=100, description="Names of the collections to look in.")
+    history: list[MessageRequest] = Field(
+        default_factory=list,
+        max_length=MOST_MESSAGES,
+        description="The conversation before the question, oldest message first. Its end is used, up to a setting.",
+        examples=[[{"role": "user", "content": "What is the hotel limit for domestic travel?"}]],
     )
 
 
@@ -114,6 +119,28 @@ class AskRequest(Query):
 
     question: Text = Field(description="A question in words.")
     stream: StrictBool = Field(False, description="Send server-sent events instead of one JSON object.")
+    resumable: StrictBool = Field(
+        False,
+        description="With `stream`: the answer goes on for a while when its client leaves, and its events can be read "
+        "from `GET /v1/answers/{id}/events` on, from any place.",
+    )
+    conversation: Text | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="The conversation that the question belongs to: the answers before it stand for `history`, up to a "
+        "setting. An id that is not known begins one; `new` lets the server choose the id, which the answer has.",
+        examples=["new"],
+    )
+    store: StrictBool = Field(True, description="Keep the answer in the log, where the settings keep any.")
+    cache: StrictBool = Field(
+        True, description="Let an earlier answer to the same question stand, where the same passages are found again."
+    )
+    policy: Policy | None = Field(
+        None,
+        description="What becomes of a sentence that the documents do not support. report: it has its score, as all. "
+        "filter: it is withheld and counted; text comes sentence by sentence. strict: the whole answer is withheld, "
+        "which comes at its end. By default the setting.",
+    )
 
 
 class CopyReply(_Reply):
@@ -204,6 +231,15 @@ class SearchReply(_Reply):
         )
 
 
+class CellReply(_Reply):
+    """A cell of a table's row, unchanged."""
+
+    column: str = Field(description="The header above it; empty where that is not known.", examples=["Price"])
+    text: str = Field(examples=["145"])
+    start: int = Field(description="Its place in the parsed text of the version.", examples=[1221])
+    end: int = Field(examples=[1224])
+
+
 class CitationReply(_Reply):
     """A pointer from a span of the answer to the words that support it. The quote was found at its place."""
 
@@ -223,8 +259,14 @@ class CitationReply(_Reply):
     section: list[str] = Field(examples=[["3. Accommodation"]])
     source_start: int = Field(description="Where the quote begins in the parsed text of the version.", examples=[1204])
     source_end: int = Field(examples=[1262])
-    quote: str = Field(description="The words of the document, unchanged.")
+    quote: str = Field(description="The words of the document, unchanged: a sentence, or the row of a table.")
+    cells: list[CellReply] = Field(
+        description="Of a table's row the cells that the sentence speaks of.", default_factory=list
+    )
     score: float = Field(description="How much of the sentence the quote supports, from 0 to 1.", examples=[1.0])
+    attributed: bool = Field(
+        False, description="The generator did not name this passage for the sentence; the judge found it."
+    )
     also_in: list[CopyReply] = Field(description="Other documents that say the same.", default_factory=list)
 
     @classmethod
@@ -239,14 +281,29 @@ class ClaimReply(_Reply):
     text: str
     start: int = Field(description="Its place in the answer's text.", examples=[0])
     end: int = Field(examples=[58])
-    support: float = Field(description="Best score of its citations, from 0 to 1; 0 without any.", examples=[1.0])
+    support: float = Field(
+        description="Best score of its citations, alone or together, from 0 to 1; 0 without any.", examples=[1.0]
+    )
+    supported: bool = Field(description="Whether `support` reaches the answer's `threshold`.", examples=[True])
+    checkable: bool = Field(
+        description="False where it says nothing that a document could support: a greeting, a heading, a question.",
+        examples=[True],
+    )
     citations: list[int] = Field(description="Places in the answer's `citations`, from 0.", examples=[[0]])
 
     @classmethod
     def of(cls, claim: Claim, first: int) -> Self:
         """Make the reply for a claim whose first citation has the place ``first``."""
         places = list(range(first, first + len(claim.citations)))
-        return cls(text=claim.text, start=claim.start, end=claim.end, support=claim.support, citations=places)
+        return cls(
+            text=claim.text,
+            start=claim.start,
+            end=claim.end,
+            support=claim.support,
+            supported=claim.supported,
+            checkable=claim.checkable,
+            citations=places,
+        )
 
 
 class ShortAnswerReply(_Reply):
@@ -264,6 +321,36 @@ class ShortAnswerReply(_Reply):
         return cls.model_validate(asdict(short))
 
 
+class StatementReply(_Reply):
+    """One side of a conflict."""
+
+    citation: CitationReply
+    date: str = Field(description="The date of the document's version, in ISO 8601.", examples=["2026-01-01"])
+    dated: str = Field(description="What tells the date: a key of the metadata, or `ingested_at`.", examples=["date"])
+
+
+class ConflictReply(_Reply):
+    """Documents that state different things in the same words."""
+
+    differs: str = Field(description="In what: `number`, `date` or `negation`.", examples=["number"])
+    statements: list[StatementReply] = Field(description="What each document states, the newest first.")
+
+    @classmethod
+    def of(cls, conflict: Conflict, copies: Mapping[str, tuple[Copy, ...]]) -> Self:
+        """Make the reply; ``copies`` say the same as the passage of a chunk id."""
+        return cls(
+            differs=conflict.differs,
+            statements=[
+                StatementReply(
+                    citation=CitationReply.of(side.citation, copies.get(side.citation.chunk_id, ())),
+                    date=side.date,
+                    dated=side.dated,
+                )
+                for side in conflict.statements
+            ],
+        )
+
+
 class AnswerReply(_Reply):
     """An answer that can be traced to the words it rests on."""
 
@@ -276,6 +363,14 @@ class AnswerReply(_Reply):
     )
     claims: list[ClaimReply]
     citations: list[CitationReply]
+    conflicts: list[ConflictReply] = Field(
+        description="Where other documents among the passages contradict what is cited, in the same words.",
+        default_factory=list,
+    )
+    policy: Policy = Field(description="What becomes of a sentence that the documents do not support.")
+    withheld: int = Field(0, description="How many sentences were withheld since nothing supports them.")
+    judge: str = Field(description="What judged the support.", examples=["lexical overlap"])
+    threshold: float = Field(description="Support from which a sentence is supported.", examples=[0.7])
     passages: list[PassageReply] = Field(
         description="What the generator was given, as numbered in the text; around each what it saw of that."
     )
@@ -283,6 +378,8 @@ class AnswerReply(_Reply):
     notice: str | None = Field(None, description="A sentence for the reader when something did not go as configured.")
     queries: list[QueryReply] = Field(description="What was looked for; the first is the question that is answered.")
     created_at: datetime
+    cached: bool = Field(False, description="An earlier answer to the same question, from the same passages.")
+    conversation: str | None = Field(None, description="The conversation that it is a turn of.")
     timings: dict[str, float] = Field(description="Seconds of each stage.")
 
     @classmethod
@@ -300,11 +397,18 @@ class AnswerReply(_Reply):
             short_answer=ShortAnswerReply.of(answer.short) if answer.short else None,
             claims=claims,
             citations=[CitationReply.of(c, copies.get(c.chunk_id, ())) for c in answer.citations],
+            conflicts=[ConflictReply.of(conflict, copies) for conflict in answer.conflicts],
+            policy=answer.policy,
+            withheld=answer.withheld,
+            judge=answer.judge,
+            threshold=answer.threshold,
             passages=_passages(answer.passages, names),
             generator=answer.generator,
             notice=answer.notice,
             queries=[QueryReply.of(query) for query in answer.queries],
             created_at=answer.created_at,
+            cached=answer.cached,
+            conversation=answer.conversation,
             timings=dict(answer.timings),
         )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +16,23 @@ from starlette.exceptions import HTTPException
 
 from api.guard import Doorkeeper, Envelope, Places
 from api.problems import on_citewell_error, on_http_error, on_invalid_request
-from api.routes import ask, batches, collections, documents, health, pages, search
+from api.resuming import end_all
+from api.routes import (
+    answers,
+    ask,
+    batches,
+    chat,
+    collections,
+    documents,
+    embeddings,
+    health,
+    models,
+    pages,
+    ranking,
+    search,
+    vector_stores,
+)
+from api.version import product_version
 from rag.assembly import Citewell
 from rag.errors import CitewellError
 
@@ -27,7 +42,11 @@ DESCRIPTION = """Answers questions over your own documents. Every sentence of an
 checked: the quote stands, word for word, at its place in the source.
 
 Create a collection, upload files to it, wait until they are `ready`, and ask. Every error has one shape,
-`{"error": {"code", "message", "details"}}`, and every response an `X-Request-Id` that is in the log."""
+`{"error": {"code", "message", "details"}}`, and every response an `X-Request-Id` that is in the log.
+
+Clients of OpenAI's API, and of NVIDIA NIM's for embeddings and rankings, work with the base URL of this server with
+`/v1` behind it, and any API key; a collection is the model `citewell/COLLECTION`. Errors have a `type` and a `param`
+there besides."""
 
 
 def create_app(citewell: Citewell) -> FastAPI:
@@ -39,12 +58,13 @@ def create_app(citewell: Citewell) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await end_all(app.state.tellings)
         await citewell.generator.aclose()
 
     settings = citewell.store.settings
     app = FastAPI(
         title="Citewell",
-        version=_version(),
+        version=product_version(),
         description=DESCRIPTION,
         docs_url=None,  # the framework's pages load scripts from other hosts; ours are in api/pages
         redoc_url=None,
@@ -62,18 +82,14 @@ def create_app(citewell: Citewell) -> FastAPI:
     app.state.citewell = citewell
     app.state.stopping = threading.Event()  # set when the server is told to stop: streams without an end then end
     app.state.answers = Places(settings.server.max_answers)
+    app.state.tellings = set()  # the tasks of answers that go on without their client
     app.add_exception_handler(CitewellError, on_citewell_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, on_http_error)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, on_invalid_request)  # type: ignore[arg-type]
-    for routes in (health, collections, documents, batches, search, ask, pages):
+    for routes in (health, collections, documents, batches, search, ask, answers, pages):
+        app.include_router(routes.router)
+    for routes in (chat, models, embeddings, ranking, vector_stores):
         app.include_router(routes.router)
     app.add_middleware(Doorkeeper, upload_bytes=FILES_WORTH * settings.ingest.max_file_bytes)
     app.add_middleware(Envelope)  # added last, so that it is outermost
     return app
-
-
-def _version() -> str:
-    try:
-        return version("citewell")
-    except PackageNotFoundError:  # run from a source tree that was not installed
-        return "0"

@@ -20,6 +20,7 @@ import typer
 from typer.main import get_command
 
 from api.commands import (
+    answers,
     ask,
     batches,
     collections,
@@ -27,11 +28,13 @@ from api.commands import (
     doctor,
     documents,
     evaluate,
+    evaluate_answers,
     evaluate_models,
     ingest,
     parse,
     purge,
     serve,
+    replay,
     sync,
     tune,
 )
@@ -58,6 +61,7 @@ def _group(help_text: str) -> typer.Typer:
 app = _group("Answers questions over your own documents; every sentence carries a citation checked against the source.")
 _documents = _group("List, show and delete the documents of a collection.")
 _collections = _group("List, create and delete collections.")
+_answers = _group("List, explain and remove the answers of the log.")
 _batches = _group("Follow and report on files that came together.")
 _tunings = _group("List what `citewell tune` has learnt, put it in force, take it back.")
 _eval = _group("Measure how good Citewell is.")
@@ -96,6 +100,17 @@ app.command("search", epilog=examples(
 ))(ask.search)  # fmt: skip
 
 app.add_typer(_documents, name="documents")
+app.add_typer(_answers, name="answers")
+_answers.command("list", epilog=examples("citewell answers list --collection policies"))(answers.list_answers)
+_answers.command("show", epilog=examples("citewell answers show 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d"))(answers.show_answer)
+_answers.command("delete", epilog=examples(
+    "citewell answers delete 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d",
+))(answers.delete_answer)  # fmt: skip
+app.command("replay", epilog=examples(
+    "citewell replay 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d",
+    "citewell replay 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d --json",
+))(replay.replay)  # fmt: skip
+
 _documents.command("list", epilog=examples(
     "citewell documents list --collection policies",
     "citewell documents list -c policies --state failed",
@@ -165,6 +180,10 @@ _eval.command("reader", epilog=examples(
     "citewell eval reader data/squad --limit 100",
 ))(evaluate_models.evaluate_reader)  # fmt: skip
 _eval.command("judge", epilog=examples(
+_eval.command("answers", epilog=examples(
+    "citewell eval answers --beir data/squad --json",
+    "citewell eval answers --beir data/squad --limit 300",
+))(evaluate_answers.evaluate_answers)  # fmt: skip
     "citewell eval judge claims.jsonl.gz --json",
     "citewell eval judge claims.jsonl --split dev",
 ))(evaluate_models.evaluate_judge)  # fmt: skip

@@ -104,7 +104,7 @@ async def _last_resort(error: Exception, sent: _Sent, scope: Scope, receive: Rec
     if sent.status:
         raise BrokenOff from None
     message = "Something went wrong inside Citewell; the log has the reason under the id in the details."
-    await refusal(500, problem("internal", message, {"error_id": error_id}))(scope, receive, sent)
+    await refusal(scope["path"], 500, problem("internal", message, {"error_id": error_id}))(scope, receive, sent)
 
 
 class Doorkeeper:
@@ -128,7 +128,7 @@ class Doorkeeper:
         refused = _refused(scope, headers) or _too_large(headers.get("content-length", ""), limit)
         if refused is not None:
             status, body = refused
-            await refusal(status, body, {"Connection": "close"})(scope, receive, send)
+            await refusal(scope["path"], status, body, {"Connection": "close"})(scope, receive, send)
             return
         await self._app(scope, _Watched(receive, limit), send)
 

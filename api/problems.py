@@ -2,6 +2,7 @@
 
     {"error": {"code": "not_found", "message": "One clear sentence.", "details": {...}}}
 
+On the addresses of OpenAI's API it has what the clients of that look for besides, see `api.dialects`.
 Everything that refuses a request uses it: routes, the framework's own checks, the guard before them, the last resort
 behind them. Knows no route and never repeats what a client sent, but for names that an error's sentence quotes.
 """
@@ -11,13 +12,15 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from api.dialects import worded
 from rag.errors import (
     BadInput,
     Busy,
@@ -33,6 +36,7 @@ from rag.errors import (
     UnsupportedDocument,
 )
 
+ModelT = TypeVar("ModelT", bound=BaseModel)
 #: The nearest kind counts: an error that is not listed has the status of what it is derived from.
 STATUS: Mapping[type[CitewellError], int] = {
     BadInput: 400,
@@ -69,24 +73,27 @@ def problem_of(error: CitewellError) -> dict[str, Any]:
     return problem(error.code, error.message, facts)
 
 
-def refusal(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    """Return the response for a `problem`. Written in ASCII, so that no half of a character pair can break it."""
-    content = json.dumps({"error": dict(body)}, ensure_ascii=True)
+def refusal(path: str, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response for a `problem` with a request to an address, see `api.dialects`.
+
+    Written in ASCII, so that no half of a character pair can break it.
+    """
+    content = json.dumps({"error": worded(path, status, body)}, ensure_ascii=True)
     return Response(content, status, headers=dict(headers or {}), media_type="application/json")
 
 
-def refuse(error: CitewellError) -> Response:
+def refuse(path: str, error: CitewellError) -> Response:
     """Return the response for an error of ours; `Busy` says when to come again."""
     after = error.facts.get("retry_after")
-    return refusal(status_of(error), problem_of(error), {"Retry-After": str(after)} if after else None)
+    return refusal(path, status_of(error), problem_of(error), {"Retry-After": str(after)} if after else None)
 
 
-async def on_citewell_error(_: Request, error: CitewellError) -> Response:
+async def on_citewell_error(request: Request, error: CitewellError) -> Response:
     """The framework's hook for our own errors."""
-    return refuse(error)
+    return refuse(request.scope["path"], error)
 
 
-async def on_http_error(_: Request, error: HTTPException) -> Response:
+async def on_http_error(request: Request, error: HTTPException) -> Response:
     """The framework's hook for what it refuses itself: unknown addresses, wrong methods, bodies it can not read."""
     allowed = (error.headers or {}).get("Allow", "")
     sentences = {
@@ -94,19 +101,30 @@ async def on_http_error(_: Request, error: HTTPException) -> Response:
         405: f"This address does not take that method; it takes {allowed}.",
     }
     message = sentences.get(error.status_code, f"{error.detail.rstrip('.')}.")
-    return refusal(error.status_code, problem(CODES.get(error.status_code, "error"), message), error.headers)
+    body = problem(CODES.get(error.status_code, "error"), message)
+    return refusal(request.scope["path"], error.status_code, body, error.headers)
 
 
-async def on_invalid_request(_: Request, error: RequestValidationError) -> Response:
+async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
     """The framework's hook for values of the wrong type: one sentence for the first, all of them in the details."""
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
-        return refusal(400, problem("bad_input", "The body is not valid JSON."))
+        return refusal(request.scope["path"], 400, problem("bad_input", "The body is not valid JSON."))
     fields = [{"field": _field(item["loc"]), "problem": _sentence(item)} for item in found]
     first = fields[0]
     more = f" ({len(fields) - 1} more in the details.)" if len(fields) > 1 else ""
     message = f"{first['field']}: {first['problem']}{more}" if first["field"] else first["problem"]
-    return refusal(422, problem("invalid", message, {"fields": fields}))
+    return refusal(request.scope["path"], 422, problem("invalid", message, {"fields": fields}))
+
+
+def validated(kind: type[ModelT], values: Mapping[str, Any]) -> ModelT:
+    """Return the model of these values; raises `BadInput` with one sentence for the first that is wrong."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(str(step)[:100] for step in first["loc"])
+        raise BadInput(f"{field}: {_sentence(first)}" if field else _sentence(first)) from error
 
 
 def describe(error: BaseException) -> str:

@@ -69,6 +69,19 @@ class LiveReply(_Reply):
     status: Literal["live"] = "live"
 
 
+class LoadReply(_Reply):
+    """What a process has in hand for its language model. All counts are of the process that answers this."""
+
+    in_flight: int = Field(description="Answers that are being written.", examples=[3])
+    most: int = Field(description="Most at once (`generator.max_in_flight`).", examples=[16])
+    waiting: int = Field(description="Questions that wait for one of these places.", examples=[0])
+    breaker: Literal["closed", "open", "trying"] = Field(
+        description="closed: asked as usual. open: failed several times in a row and is left alone. trying: the next "
+        "question tries it."
+    )
+    failures: int = Field(description="Failures in a row.", examples=[0])
+
+
 class ReadyReply(_Reply):
     """Whether questions can be answered, and by what."""
 
@@ -78,6 +91,7 @@ class ReadyReply(_Reply):
     catalog: Literal["ok"] = "ok"
     generator: str = Field(description="What writes the answers now.", examples=["reader"])
     notice: str | None = Field(None, description="Why the service is degraded.")
+    load: LoadReply | None = Field(None, description="Of a language model; null where the built-in reader is chosen.")
     queue: int = Field(description="Document versions that wait or are being read.", examples=[0])
 
 
@@ -229,6 +243,41 @@ class DocumentPage(_Reply):
 
     documents: list[DocumentReply]
     next: str | None = Field(None, description="Give it as `after` to get the next page; null on the last one.")
+
+
+class DocumentTextReply(_Reply):
+    """A part of what was read of a document: ``text`` stands at [start, end) of ``length`` characters.
+
+    Offsets of passages and citations of this version refer to the same text.
+    """
+
+    document_id: str = Field(examples=["9b2f7c1d4e5a60718293a4b5c6d7e8f9"])
+    document: str = Field(examples=["2026/travel-policy.pdf"])
+    collection: str = Field(examples=["handbook"])
+    version_id: str
+    version: int = Field(examples=[2])
+    title: str | None = Field(None, examples=["Travel policy"])
+    start: int = Field(examples=[0])
+    end: int = Field(examples=[1391])
+    length: int = Field(description="Characters of the whole text.", examples=[5210])
+    text: str
+
+    @classmethod
+    def of(cls, document: Document, version: Version, collection: str, text: str, start: int, length: int) -> Self:
+        """Make the reply for up to ``length`` characters of the whole ``text``."""
+        part = text[start : start + length]
+        return cls(
+            document_id=document.id,
+            document=document.name,
+            collection=collection,
+            version_id=version.id,
+            version=version.number,
+            title=version.title,
+            start=start,
+            end=start + len(part),
+            length=len(text),
+            text=part,
+        )
 
 
 class PurgeRequest(_Request):

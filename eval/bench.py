@@ -22,6 +22,7 @@ from eval.folders import load_corpus, read_questions
 from eval.pools import take
 from eval.ranking import eval_settings
 from eval.tables import Table, commit, hardware, report
+from rag.answers import Keeping
 from rag.assembly import open_citewell
 from rag.settings import Settings, load_settings
 
@@ -62,7 +63,10 @@ def latency(
         plans = [citewell.plan(text, [collection.name]) for text in texts]
         search = [milliseconds(plans, citewell.search) for _ in range(repeats)]
         with asyncio.Runner() as runner:
-            ask = [milliseconds(plans, lambda plan: runner.run(citewell.ask(plan))) for _ in range(repeats)]
+            alone = Keeping(cached=False)
+            ask = [
+                milliseconds(plans, lambda plan: runner.run(citewell.ask(plan, keeping=alone))) for _ in range(repeats)
+            ]
         count = citewell.store.catalog.collection(collection.name).passages
     rows = [["step", "passages", "questions", "median", "p95", "medians of the runs"]]
     for name, runs in (("search", search), ("ask, built-in reader", ask)):

@@ -1,15 +1,16 @@
 """BEIR-style folders: a corpus, questions and relevance judgements, as most public retrieval sets are published.
 
-`load_corpus` puts a corpus into a collection one row a passage, without parsing or chunking, through the same queue,
-commit and indexes that documents take. Knows no metric.
+`load_corpus` and `load_reports` put a corpus into a collection one row a passage, without parsing or chunking, through
+the same queue, commit and indexes that documents take. Knows no metric.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def read_questions(folder: Path) -> list[Question]:
     judged = read_relevant(folder)
     rows = read_rows(folder, "queries")
     found = [
-        Question(str(row["_id"]), str(row["text"]), judged.get(str(row["_id"]), {}), _history(row)) for row in rows
+        Question(str(row["_id"]), str(row["text"]), judged.get(str(row["_id"]), {}), conversation(row)) for row in rows
     ]
     return [question for question in found if any(grade > 0 for grade in question.relevant.values())]
 
@@ -69,7 +70,8 @@ def read_relevant(folder: Path) -> dict[str, dict[str, int]]:
     return judged
 
 
-def _history(row: dict[str, Any]) -> tuple[Message, ...]:
+def conversation(row: dict[str, Any]) -> tuple[Message, ...]:
+    """Return the ``history`` of a row of ``queries``, if it has one; raises `BadInput`."""
     try:
         return tuple(Message(Speaker(said["role"]), str(said["content"])) for said in row.get("history") or ())
     except (TypeError, KeyError, ValueError) as error:
@@ -81,7 +83,7 @@ def load_corpus(citewell: Citewell, folder: Path, progress: Progress | None = No
 
     Each row becomes one passage whose section is the row's id and whose context is its title.
     """
-    catalog, embedder = citewell.store.catalog, citewell.embedder
+    catalog = citewell.store.catalog
     file = _file(folder, "corpus")
     with file.open("rb") as stream, citewell.store.originals.arriving():
         original = citewell.store.originals.store(blocks_of(stream), file.stat().st_size)
@@ -91,12 +93,66 @@ def load_corpus(citewell: Citewell, folder: Path, progress: Progress | None = No
     owner = f"eval-{secrets.token_hex(4)}"
     if catalog.claim(owner, LEASE, batch=upload) is None:
         if catalog.version(version.id).state is not State.READY:
-            raise Conflict("Another evaluation is loading this corpus; wait until it is done, or a minute if it died.")
+            raise _being_loaded()
         return catalog.collection(collection.name)
-    rows = [(str(r["_id"]), str(r.get("title") or ""), str(r.get("text") or "")) for r in read_rows(folder, "corpus")]
-    rows = [(i, title if body.strip() else "", body if body.strip() else title) for i, title, body in rows]
-    blocks = [Block(Kind.TEXT, body, None, (i, title)) for i, title, body in rows]
-    parsed = ParsedDocument.from_blocks(blocks, "application/jsonl")
+    _commit(citewell, version.id, owner, read_rows(folder, "corpus"), progress)
+    return _sealed(citewell, collection.name)
+
+
+def load_reports(citewell: Citewell, folder: Path, progress: Progress | None = None) -> Collection:
+    """Return a collection in which the rows of one ``context_id`` are a document, with that id as its metadata.
+
+    Loads it unless it is there already. A row without one is a document of its own. Rows become passages as in
+    `load_corpus`, and those of the ``kind`` table are tables. ``progress`` is told of documents.
+    """
+    catalog = citewell.store.catalog
+    digest = hashlib.sha256(_file(folder, "corpus").read_bytes()).hexdigest()
+    reports: dict[str, list[dict[str, Any]]] = {}
+    for row in read_rows(folder, "corpus"):
+        reports.setdefault(str(row.get("context_id") or row["_id"]), []).append(row)
+    collection = catalog.ensure_collection(f"eval-{digest[:12]}-reports")
+    if (done := catalog.collection(collection.name).documents) == len(reports):
+        return catalog.collection(collection.name)
+    upload, owner = _accepted(citewell, collection, reports), f"eval-{secrets.token_hex(4)}"
+    while (version := catalog.claim(owner, LEASE, batch=upload)) is not None:
+        _commit(citewell, version.id, owner, reports[version.name], tables=True)
+        done += 1
+        if progress:
+            progress(done, len(reports))
+    if catalog.collection(collection.name).documents < len(reports):
+        raise _being_loaded()
+    return _sealed(citewell, collection.name)
+
+
+def _accepted(citewell: Citewell, collection: Collection, reports: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Put reports into the queue and return the batch that they came in."""
+    catalog, originals = citewell.store.catalog, citewell.store.originals
+    upload = catalog.open_batch(collection.id)
+    for name, rows in reports.items():
+        content = json.dumps(rows).encode()
+        about = {"context_id": name} if rows[0].get("context_id") else {}
+        with originals.arriving():
+            original = originals.store([content], len(content))
+            catalog.accept(collection.id, name, original.sha256, original.size, about, batch=upload)
+    return upload
+
+
+def _being_loaded() -> Conflict:
+    return Conflict("Another evaluation is loading this corpus; wait until it is done, or a minute if it died.")
+
+
+def _commit(
+    citewell: Citewell,
+    version_id: str,
+    owner: str,
+    corpus: Iterable[dict[str, Any]],
+    progress: Progress | None = None,
+    *,
+    tables: bool = False,
+) -> None:
+    """Embed the rows of a version and make it searchable; with ``tables`` a row may be one."""
+    catalog, embedder = citewell.store.catalog, citewell.embedder
+    parsed = ParsedDocument.from_blocks([_block(row, tables=tables) for row in corpus], "application/jsonl")
     chunks = [Chunk(e.text, e.section[1], e.start, e.end, e.kind, None, e.section[:1], 0) for e in parsed.elements]
     vectors = np.zeros((len(chunks), embedder.dimension), dtype=np.float32)
     codes = [np.zeros((0, 0), dtype=np.uint8)] * len(chunks)
@@ -107,11 +163,22 @@ def load_corpus(citewell: Citewell, folder: Path, progress: Progress | None = No
         vectors[batch] = encoding.vectors
         for i, code in zip(batch, encoding.codes, strict=True):
             codes[i] = code
-        catalog.heartbeat(owner, LEASE, {version.id: (Stage.EMBED, start / len(order))})
+        catalog.heartbeat(owner, LEASE, {version_id: (Stage.EMBED, start / len(order))})
         if progress:
             progress(min(start + BATCH, len(order)), len(order))
-    catalog.commit(version.id, owner, parsed, chunks, vectors, embedder.fingerprint, codes=codes)
-    collection = catalog.collection(collection.name)
+    catalog.commit(version_id, owner, parsed, chunks, vectors, embedder.fingerprint, codes=codes)
+
+
+def _block(row: dict[str, Any], *, tables: bool) -> Block:
+    """Return a row's text, or where it has none its title, under its id and title."""
+    title, body = str(row.get("title") or ""), str(row.get("text") or "")
+    title, body = (title, body) if body.strip() else ("", title)
+    kind = Kind.TABLE if tables and row.get("kind") == "table" else Kind.TEXT
+    return Block(kind, body, None, (str(row["_id"]), title))
+
+
+def _sealed(citewell: Citewell, name: str) -> Collection:
+    collection = citewell.store.catalog.collection(name)
     indexes = citewell.indexes_of(collection)
     indexes.dense.seal()
     indexes.lexical.seal()
@@ -132,8 +199,11 @@ def _lines(file: Path) -> list[str]:
 
 
 def read_rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of ``corpus`` or ``queries``, plain or compressed; raises `BadInput`."""
-    for _, row in json_lines(_file(folder, name)):
+    """Yield the rows of ``corpus`` or ``queries``, plain or compressed, each with its ``_id``; raises `BadInput`."""
+    file = _file(folder, name)
+    for number, row in json_lines(file):
+        if "_id" not in row:
+            raise BadInput(f"{file}, line {number}, has no _id; give a folder in BEIR layout.")
         yield row
 
 

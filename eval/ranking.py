@@ -22,7 +22,7 @@ from eval.statistics import Difference, Numbers, compare, interval
 from rag.assembly import Citewell, open_citewell
 from rag.errors import BadInput, Misconfigured
 from rag.queries import Parts
-from rag.records import Ranking
+from rag.records import Passage, Ranking
 from rag.settings import Settings
 from rag.understanding import MADE_BY_MODEL
 
@@ -226,11 +226,11 @@ class CorpusIds:
 
     def of(self, ranking: Ranking) -> list[tuple[str, float]]:
         """Return the ids and scores of a ranking, copies included."""
-        found = []
-        for passage in ranking.passages:
-            found.append((passage.section[0], passage.score))
-            found += [(self._by_chunk[copy.chunk_id], passage.score) for copy in passage.also_in]
-        return found
+        return [(name, passage.score) for passage in ranking.passages for name in self.alike(passage)]
+
+    def alike(self, passage: Passage) -> list[str]:
+        """Return the id of a passage and those of the copies that were folded into it."""
+        return [passage.section[0], *(self._by_chunk[copy.chunk_id] for copy in passage.also_in)]
 
     @cached_property
     def _by_chunk(self) -> dict[str, str]:

@@ -8,33 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
-from rag.answers import Answer
+from rag.answering import Answering
+from rag.answers import AS_USUAL, NO_WISH, Answer, Keeping, Wish
 from rag.batching import BatchingEmbedder
+from rag.budget import prompt_room
 from rag.catalog import Purged
 from rag.dense import DenseIndex
-from rag.grounding import LexicalJudge
+from rag.encodings import Encodings
+from rag.grounding import LexicalJudge, least_relevance
+from rag.language_model import LanguageModel
 from rag.lexical import LexicalIndex
-from rag.pipeline import Pipeline
+from rag.pipeline import Done, Event, Pipeline
 from rag.plan import Filters, make_plan
-from rag.protocols import Embedder, Generator, Judge, Reranker
+from rag.protocols import Embedder, Estimating, Generator, Judge, Reranker
 from rag.queries import Message
 from rag.reader import Reader
 from rag.records import Collection, Plan, Ranking
+from rag.replay import Replayed, replay
 from rag.retrieval import Indexes, Retriever
 from rag.searches import Searches
-from rag.settings import Settings
+from rag.settings import GeneratorSettings, Settings
 from rag.store import Store, open_store
 from rag.understanding import Interpreter
 
-#: Tokens of the window that are kept free between prompt and answer, since prompts are measured by an estimate.
-SLACK = 64
 ResultT = TypeVar("ResultT")
 
 
@@ -54,8 +57,10 @@ class Citewell:
     reranker: Reranker | None = None
     retriever: Retriever = field(init=False)
     searches: Searches = field(init=False)
+    encodings: Encodings = field(init=False)
     interpreter: Interpreter = field(init=False)
     pipeline: Pipeline = field(init=False)
+    answering: Answering = field(init=False)
     _indexes: dict[str, Indexes] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -64,6 +69,7 @@ class Citewell:
         embedder = BatchingEmbedder(self.embedder)
         self.retriever = Retriever(self.store.catalog, embedder, self.indexes_of, settings.retrieval, self.reranker)
         self.searches = Searches(self.retriever, embedder, settings.server)
+        self.encodings = Encodings(self.embedder, self.reranker, settings.server)
         writes = not self.generator.quotes
         self.interpreter = Interpreter(self.generator if writes else None, settings.understanding)
         self.pipeline = Pipeline(
@@ -73,9 +79,13 @@ class Citewell:
             generator=self.generator,
             fall_back=self.reader if writes and settings.generator.fall_back else None,
             judge=self.judge,
-            prompt_tokens=settings.generator.context_tokens - settings.generator.max_tokens - SLACK,
+            prompt_tokens=prompt_room(settings.generator),
             settings_digest=settings.digest(),
+            grounding=settings.grounding,
+            least_relevance=least_relevance(settings.grounding, self.embedder.fingerprint),
+            probability=self.reader.probability if isinstance(self.reader, Estimating) else None,
         )
+        self.answering = Answering(self.pipeline, self.store.catalog, settings)
 
     def indexes_of(self, collection: Collection) -> Indexes:
         """Return the indexes of a collection, opened at most once."""
@@ -136,13 +146,25 @@ class Citewell:
         self.store.catalog.forget_rows(collection.id)
         return replace(purged, files=files, bytes=size)
 
-    async def ask(self, plan: Plan) -> Answer:
-        """Answer a plan as a whole."""
-        return await self.pipeline.answer(plan)
+    def stream(self, plan: Plan, wish: Wish = NO_WISH, keeping: Keeping = AS_USUAL) -> AsyncGenerator[Event, None]:
+        """Answer a plan, event by event; see `rag.answering.Answering`. Everything that answers goes this way."""
+        return self.answering.stream(plan, wish, keeping)
 
-    def ask_once(self, plan: Plan) -> Answer:
+    async def ask(self, plan: Plan, wish: Wish = NO_WISH, keeping: Keeping = AS_USUAL) -> Answer:
+        """Answer a plan as a whole; raises as `stream` does."""
+        async with aclosing(self.stream(plan, wish, keeping)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    return event.answer
+        raise AssertionError("a stream of events ends with Done")
+
+    def ask_once(self, plan: Plan, wish: Wish = NO_WISH, keeping: Keeping = AS_USUAL) -> Answer:
         """Answer a plan from code that has no event loop, in one that is closed afterwards."""
-        return self._once(self.ask(plan))
+        return self._once(self.ask(plan, wish, keeping))
+
+    def replay_once(self, answer_id: str) -> Replayed:
+        """Make an answer of the log anew, see `rag.replay.replay`, from code that has no event loop."""
+        return self._once(replay(self.answering, self.store.catalog, self.answering.answer(answer_id)))
 
     def _once(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         """Return what comes of work with the generator, in an event loop that is closed afterwards."""
@@ -189,7 +211,7 @@ def open_citewell(
             open_indexes,
             reranker or _open_reranker(settings),
         )
-        with closing(opened.searches):
+        with closing(opened.searches), closing(opened.encodings), closing(opened.answering):
             yield opened
 
 
@@ -263,8 +285,20 @@ def _opened_judge(settings: Settings, given: Judge | None) -> Iterator[Judge]:
 
 
 def _open_generator(settings: Settings, reader: Generator) -> Generator:
-    if settings.generator.kind == "reader":
-        return reader
+    return open_language_model(settings.generator) or reader
+
+
+def open_language_model(settings: GeneratorSettings) -> LanguageModel | None:
+    """Return the language model that the settings choose, or None where the built-in reader answers.
+
+    Raises `Misconfigured` with the cure if it can not be asked as they say.
+    """
+    if settings.kind == "reader":
+        return None
+    if settings.kind == "llama-index":
+        from rag.llama_llm import LlamaIndexGenerator
+
+        return LanguageModel(LlamaIndexGenerator(settings), settings)
     from rag.generators import OpenAIGenerator
 
-    return OpenAIGenerator(settings.generator)
+    return LanguageModel(OpenAIGenerator(settings), settings)

@@ -1,210 +1,244 @@
-"""Text to claims with citations: which words of the answer rest on which words of which document.
+"""Claims to citations: which words of the answer rest on which words of which document.
 
-`ClaimParser` reads what a generator writes, piece by piece, and never raises whatever comes. `cite` looks for the
-sentence of the marked passage that supports a claim, and `check` compares every quote with the stored text at its
-offsets. Pure: knows no generator, no database and no model but a judge by its protocol.
+`Citer` looks for the sentence or row that supports a claim, in the passages that the claim names and, where these do
+not support it, in all of them. `check` compares every quote with the stored text at its offsets, and `short_answer`
+finds the least words that answer. Pure: knows no generator, no database and no model but a judge by its protocol.
+
+A passage that was named but does not support its claim stays cited, with its low score: who reads the answer shall see
+what the generator pointed at. A better passage is cited beside it, marked as found by the judge.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
-from rag.answers import Citation, Claim, ShortAnswer
+from rag.answers import Cell, Citation, Claim, ShortAnswer
+from rag.claims import RawClaim
+from rag.conflicts import find_conflicts
+from rag.evidence import Evidence, Unit
 from rag.protocols import Judge
-from rag.records import Delta, Passage, Quote
-from rag.sentences import sentence_spans
-from rag.windows import quoted_chunk, window
+from rag.records import Passage, Quote
+from rag.tables import cells_of
+from rag.words import Analyser
 
-#: A marker as models write it: [1], [1, 2], [1][2] one after the other, and the wide brackets of CJK text.
-MARKER = re.compile(r"[\[【]\s*(\d{1,3}(?:\s*[,;，、]\s*\d{1,3})*)\s*[\]】]")
-#: The beginning of what may become a marker when more text comes.
-OPENING = re.compile(r"\s*[\[【][\d\s,;，、]{0,40}\Z")
+#: Sentences that the judge reads for a claim: of each passage that it names, and of all the others together.
+NAMED, OTHERS = 6, 8
+#: Passages that one claim may name with effect; those named after them are left out.
+MOST_NAMED = 8
+#: What joins the parts of a claim, and the fewest words that one of them has.
+_JOINT = re.compile(r"\s*;\s+|,?\s+(?:and|but|while|whereas|und|aber|während|sowie|et|mais|y|pero)\s+", re.IGNORECASE)
+_FEWEST_WORDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class RawClaim:
-    """One sentence of the answer at [start, end), the passages it names, and its quotes if the generator gave them.
+class _Found:
+    """A sentence or row with how far it supports a claim; ``attributed``: the claim did not name its passage."""
 
-    ``short`` are the words of a quote that are the short answer, if the generator marked them.
+    unit: Unit
+    score: float
+    attributed: bool = False
+
+
+class Citer:
+    """Cites claims from the ``passages`` of a prompt. A claim is supported from the support ``threshold`` on.
+
+    Thread-safe as far as its judge is. The work for a claim is bounded, however many passages there are.
     """
 
-    text: str
-    start: int
-    end: int
-    passages: tuple[int, ...]
-    quotes: tuple[Quote, ...] = ()
-    short: Quote | None = None
+    def __init__(self, passages: Sequence[Passage], judge: Judge, threshold: float | None = None) -> None:
+        self.threshold = judge.threshold if threshold is None else threshold
+        self.passages = len(passages)
+        self._evidence = Evidence(passages)
+        self._judge = judge
+        self._analyser = Analyser()
+
+    def cite(self, claims: Sequence[RawClaim]) -> list[Claim]:
+        """Return the claims with a citation for each passage they name, and for what else supports them.
+
+        A quote is a sentence or row of the passage, or of a chunk around it; the citation names the chunk. All claims
+        are judged together, in a few calls.
+        """
+        named = [self._candidates(claim) for claim in claims]
+        found = self._best(claims, named)
+        lacking = [n for n, claim in enumerate(claims) if claim.checkable and not self._is_enough(found[n])]
+        others = [self._others(claims[n]) for n in lacking]
+        for n, better in zip(lacking, self._best([claims[n] for n in lacking], others), strict=True):
+            best = max(better, key=lambda one: one.score, default=None)
+            if best and best.score >= max([self.threshold, *(one.score + 1e-9 for one in found[n])]):
+                found[n] = [*found[n], replace(best, attributed=True)]
+        found = self._under_their_headings(claims, found)
+        joined = self._by_parts(claims, found)
+        return [self._claim(claim, some, together) for claim, (some, together) in zip(claims, joined, strict=True)]
+
+    def oppose(self, claims: Sequence[Claim]) -> list[tuple[str, list[Citation]]]:
+        """Return what contradicts the citations of claims in other documents: in what, and all sides as citations."""
+        found = []
+        for opposed in find_conflicts(claims, self._evidence.units):
+            claim = opposed.claim
+            raw = RawClaim(claim.text, claim.start, claim.end, claim.start, claim.end, ())
+            scores = self._judge.support([(claim.text, unit.stated) for unit in opposed.units])
+            against = [_Found(unit, score, True) for unit, score in zip(opposed.units, scores, strict=True)]
+            found.append((opposed.differs, [opposed.citation, *(self._citation(raw, one) for one in against)]))
+        return found
+
+    def _candidates(self, claim: RawClaim) -> list[list[Unit]]:
+        """Return for each passage that a claim names what of it may support the claim: its quotes, if it has any."""
+        if claim.quotes:
+            return [[self._evidence.quoted(quote)] for quote in claim.quotes]
+        return [
+            self._evidence.near(claim.text, {number}, NAMED) or self._evidence.first(number, NAMED)
+            for number in claim.passages[:MOST_NAMED]
+        ]
+
+    def _others(self, claim: RawClaim) -> list[list[Unit]]:
+        """Return what may support a claim in passages that it does not name; what quotes needs no other support."""
+        if claim.quotes:
+            return []
+        numbers = set(range(1, len(self._evidence.passages) + 1)) - set(claim.passages)
+        return [self._evidence.near(claim.text, numbers, OTHERS)]
+
+    def _best(self, claims: Sequence[RawClaim], groups: Sequence[Sequence[Sequence[Unit]]]) -> list[list[_Found]]:
+        """Return for each group of each claim the unit that supports it most; quotes stay even if they do not."""
+        pairs = [
+            (claim.text, unit.text if unit.text.strip() == claim.text.strip() else unit.stated)
+            for claim, some in zip(claims, groups, strict=True)
+            for units in some
+            for unit in units
+        ]
+        scores = iter(self._judge.support(pairs) if pairs else ())
+        found: list[list[_Found]] = []
+        for claim, some in zip(claims, groups, strict=True):
+            judged = [[_Found(unit, next(scores)) for unit in units] for units in some]
+            best = [max(group, key=lambda one: one.score) for group in judged if group]
+            found.append([one for one in best if one.score > 0 or claim.quotes])
+        return found
+
+    def _is_enough(self, found: Sequence[_Found]) -> bool:
+        return any(one.score >= self.threshold for one in found)
+
+    def _under_their_headings(
+        self, claims: Sequence[RawClaim], found: Sequence[Sequence[_Found]]
+    ) -> list[list[_Found]]:
+        """Return what was found with its score under title and headings, where that is more.
+
+        "It is 145 euros" under the heading "Hotels" supports what is said of hotels.
+        """
+        asked = [
+            (n, place)
+            for n, some in enumerate(found)
+            for place, one in enumerate(some)
+            if one.score < self.threshold and one.unit.headed != one.unit.stated
+        ]
+        pairs = [(claims[n].text, found[n][place].unit.headed) for n, place in asked]
+        raised = [list(some) for some in found]
+        for (n, place), score in zip(asked, self._judge.support(pairs) if pairs else (), strict=True):
+            one = raised[n][place]
+            raised[n][place] = replace(one, score=max(one.score, score))
+        return raised
+
+    def _by_parts(
+        self, claims: Sequence[RawClaim], found: Sequence[Sequence[_Found]]
+    ) -> list[tuple[list[_Found], float]]:
+        """Return what was found and 0, or for a claim of several parts what supports each of them, and the least of it.
+
+        Only where nothing supports the claim as a whole. No part may borrow a word from what supports another one:
+        hotels at 145 and trains at 190 euros do not support hotels at 190.
+        """
+        every = range(1, len(self._evidence.passages) + 1)
+        asked = [
+            (n, part)
+            for n, claim in enumerate(claims)
+            if claim.checkable and not claim.quotes and not self._is_enough(found[n])
+            for part in parts_of(claim.text)
+        ]
+        groups = [[self._evidence.near(part, every, OTHERS)] for _, part in asked]
+        best = self._best([replace(claims[n], text=part) for n, part in asked], groups)
+        joined = [(list(some), 0.0) for some in found]
+        for n in {n for n, _ in asked}:
+            parts = [some[0] for (m, _), some in zip(asked, best, strict=True) if m == n and some]
+            least = min(one.score for one in parts) if len(parts) == sum(m == n for m, _ in asked) else 0.0
+            if least >= self.threshold:
+                cited = [one.unit for one in found[n]]
+                new = {(one.unit.number, one.unit.chunk.seq, one.unit.start): one for one in parts}
+                added = [
+                    replace(one, attributed=one.unit.number not in claims[n].passages)
+                    for one in new.values()
+                    if one.unit not in cited
+                ]
+                joined[n] = [*found[n], *added], round(least, 4)
+        return joined
+
+    def _claim(self, claim: RawClaim, found: Sequence[_Found], together: float) -> Claim:
+        citations = tuple(self._citation(claim, one) for one in found)
+        support = max([together, *(citation.score for citation in citations)])
+        supported = claim.checkable and support >= self.threshold
+        return Claim(claim.text, claim.start, claim.end, citations, together, supported, claim.checkable)
+
+    def _citation(self, claim: RawClaim, found: _Found) -> Citation:
+        unit = found.unit
+        return Citation(
+            answer_start=claim.start,
+            answer_end=claim.end,
+            number=unit.number,
+            document_id=unit.chunk.document_id,
+            document=unit.chunk.document,
+            version_id=unit.chunk.version_id,
+            version=unit.chunk.version,
+            chunk_id=unit.chunk.chunk_id,
+            page=unit.chunk.page,
+            section=unit.chunk.section,
+            source_start=unit.chunk.start + unit.start,
+            source_end=unit.chunk.start + unit.end,
+            quote=unit.text,
+            score=round(found.score, 4),
+            cells=self._cells(claim.text, unit),
+            attributed=found.attributed,
+        )
+
+    def _cells(self, claim: str, unit: Unit) -> tuple[Cell, ...]:
+        """Return the cells of a row that a claim speaks of; all of them if it speaks of none."""
+        cells = cells_of(unit.chunk, unit.start, unit.end)
+        said = set(self._analyser.terms(claim)) if cells else set()
+        return tuple(cell for cell in cells if said.intersection(self._analyser.terms(cell.text))) or cells
 
 
-@dataclass(slots=True)
-class ClaimParser:
-    """Turns deltas into the text to show and the claims in it; ``passages`` is how many the prompt numbered.
-
-    Markers that name no passage are left out of the text. What could still become a marker is held back until
-    it is one or not.
-    """
-
-    passages: int
-    text: str = ""
-    _held: str = ""
-    _marks: list[tuple[int, int, tuple[int, ...]]] = field(default_factory=list)
-    _quoted: list[RawClaim] = field(default_factory=list)
-
-    def feed(self, delta: Delta) -> str:
-        """Take one piece and return the text that can be shown now."""
-        before = len(self.text)
-        if delta.quotes:
-            self._release(final=True)
-            self._quote(delta)
-        else:
-            self._held += delta.text
-            self._release(final=False)
-        return self.text[before:]
-
-    def finish(self) -> str:
-        """Return what was held back."""
-        before = len(self.text)
-        self._release(final=True)
-        return self.text[before:]
-
-    def claims(self) -> list[RawClaim]:
-        """Return the claims of the text so far, in order."""
-        return sorted([*self._quoted, *self._written()], key=lambda claim: claim.start)
-
-    def _quote(self, delta: Delta) -> None:
-        if self.text and not self.text[-1].isspace():
-            self.text += "\n" if "\n" in delta.text or "|" in delta.text else " "
-        start = len(self.text)
-        numbers = tuple(dict.fromkeys(quote.passage for quote in delta.quotes))
-        self.text += delta.text
-        self._quoted.append(RawClaim(delta.text, start, len(self.text), numbers, delta.quotes, delta.short))
-        self.text += "".join(f" [{number}]" for number in numbers)
-
-    def _release(self, *, final: bool) -> None:
-        opening = None if final else OPENING.search(self._held)
-        ready = self._held[: opening.start()] if opening else self._held
-        self._held = self._held[len(ready) :]
-        end = 0
-        for match in MARKER.finditer(ready):
-            numbers = tuple(n for n in map(int, re.findall(r"\d+", match.group(1))) if 1 <= n <= self.passages)
-            self.text += ready[end : match.start()]
-            end = match.end()
-            if numbers:
-                shown = "".join(f"[{number}]" for number in dict.fromkeys(numbers))
-                self._marks.append((len(self.text), len(self.text) + len(shown), numbers))
-                self.text += shown
-        self.text += ready[end:]
-
-    def _written(self) -> Iterator[RawClaim]:
-        """Yield the claims of a model's free text: its sentences, read as if the markers were not there."""
-        covered = [(claim.start, claim.end) for claim in self._quoted]
-        if covered:
-            return
-        plain, places = self._without_marks()
-        spans = [span for span in sentence_spans(plain) if any(c.isalnum() for c in plain[span[0] : span[1]])]
-        named: dict[tuple[int, int], list[int]] = {span: [] for span in spans}
-        for start, _, numbers in self._marks:
-            owner = _owner(spans, plain, _rank(places, start))
-            if owner is not None:
-                named[owner] += numbers
-        for (start, end), numbers_of in named.items():
-            yield RawClaim(plain[start:end], places[start], places[end - 1] + 1, tuple(dict.fromkeys(numbers_of)))
-
-    def _without_marks(self) -> tuple[str, list[int]]:
-        """Return the text without markers, and for each of its characters the place in the text."""
-        hidden: set[int] = set()
-        for start, end, _ in reversed(self._marks):
-            hidden.update(range(start, end))
-            follower = next((place for place in range(end, len(self.text)) if place not in hidden), None)
-            if start and self.text[start - 1] == " " and follower is not None and self.text[follower] in ".,;:!?":
-                hidden.add(start - 1)  # "145 euros [1]." reads "145 euros."
-        places = [place for place in range(len(self.text)) if place not in hidden]
-        return "".join(self.text[place] for place in places), places
+def parts_of(claim: str) -> list[str]:
+    """Return what a claim says, one part after the other, if it says several things; else nothing."""
+    parts = _JOINT.split(claim)
+    return parts if len(parts) > 1 and all(len(part.split()) >= _FEWEST_WORDS for part in parts) else []
 
 
-def _rank(places: Sequence[int], place: int) -> int:
-    """Return how many visible characters stand before ``place``."""
-    from bisect import bisect_left
-
-    return bisect_left(places, place)
-
-
-def _owner(spans: Sequence[tuple[int, int]], plain: str, position: int) -> tuple[int, int] | None:
-    """Return the sentence that a marker at ``position`` ends or stands in; at the very beginning, the first one."""
-    while position > 0 and plain[position - 1].isspace():
-        position -= 1
-    before = [span for span in spans if span[0] < position]
-    return before[-1] if before else (spans[0] if spans else None)
-
-
-def cite(claim: RawClaim, passages: Sequence[Passage], judge: Judge) -> Claim:
-    """Return the claim with a citation for each passage it names: its quotes, or the sentence that supports it best.
-
-    The sentence is one of the passage or of a chunk around it, and the citation names the chunk.
-    """
-    quotes = claim.quotes or tuple(
-        quote for number in claim.passages if (quote := _best_sentence(claim.text, number, passages[number - 1], judge))
-    )
-    quoted = [(quote, quoted_chunk(passages[quote.passage - 1], quote)) for quote in quotes]
-    scores = judge.support([(claim.text, _words(quote, chunk)) for quote, chunk in quoted])
-    citations = tuple(
-        _citation(claim, quote, chunk, score) for (quote, chunk), score in zip(quoted, scores, strict=True)
-    )
-    return Claim(claim.text, claim.start, claim.end, citations)
-
-
-def _best_sentence(claim: str, number: int, passage: Passage, judge: Judge) -> Quote | None:
-    chunks = sorted(window(passage), key=lambda chunk: chunk.chunk_id != passage.chunk_id)  # of equals, the passage's
-    spans = [(chunk, start, end) for chunk in chunks for start, end in sentence_spans(chunk.text)]
-    scores = judge.support([(claim, chunk.text[start:end]) for chunk, start, end in spans])
-    if not spans or max(scores) <= 0:
-        return None
-    chunk, start, end = spans[scores.index(max(scores))]
-    return Quote(number, chunk.start + start, chunk.start + end)
-
-
-def _words(quote: Quote, chunk: Passage) -> str:
-    return chunk.text[quote.start - chunk.start : quote.end - chunk.start]
-
-
-def _citation(claim: RawClaim, quote: Quote, chunk: Passage, score: float) -> Citation:
-    return Citation(
-        answer_start=claim.start,
-        answer_end=claim.end,
-        number=quote.passage,
-        document_id=chunk.document_id,
-        document=chunk.document,
-        version_id=chunk.version_id,
-        version=chunk.version,
-        chunk_id=chunk.chunk_id,
-        page=chunk.page,
-        section=chunk.section,
-        source_start=quote.start,
-        source_end=quote.end,
-        quote=_words(quote, chunk),
-        score=round(score, 4),
-    )
+def stands(citation: Citation, source_text: Callable[[str], str]) -> bool:
+    """Say whether a quote, and each of its cells, stands in the stored parsed text at its offsets."""
+    text = source_text(citation.version_id)
+    cells = all(text[cell.start : cell.end] == cell.text for cell in citation.cells)
+    return bool(citation.quote) and cells and text[citation.source_start : citation.source_end] == citation.quote
 
 
 def check(claims: Sequence[Claim], source_text: Callable[[str], str]) -> tuple[list[Claim], list[Citation]]:
     """Return the claims with only those citations whose quote stands at its offsets, and the citations that failed.
 
-    ``source_text`` gives the stored parsed text of a version id.
+    So must each cell of a quote. A claim that lost a citation has lost the support of it. ``source_text`` gives the
+    stored parsed text of a version id.
     """
-    texts: dict[str, str] = {}
+    text_of = cache(source_text)
     kept: list[Claim] = []
     failed: list[Citation] = []
     for claim in claims:
         good: list[Citation] = []
         for citation in claim.citations:
-            if citation.version_id not in texts:
-                texts[citation.version_id] = source_text(citation.version_id)
-            there = texts[citation.version_id][citation.source_start : citation.source_end]
-            (good if citation.quote and there == citation.quote else failed).append(citation)
-        kept.append(Claim(claim.text, claim.start, claim.end, tuple(good)))
+            (good if stands(citation, text_of) else failed).append(citation)
+        kept.append(claim if len(good) == len(claim.citations) else _without_failed(claim, good))
     return kept, failed
+
+
+def _without_failed(claim: Claim, good: Sequence[Citation]) -> Claim:
+    """Return a claim with fewer citations; it stays supported if one of these supported it as much as all did."""
+    left = replace(claim, citations=tuple(good), together=0.0)
+    return replace(left, supported=claim.supported and left.support >= claim.support)
 
 
 def short_answer(raw: Sequence[RawClaim], claims: Sequence[Claim]) -> ShortAnswer | None:

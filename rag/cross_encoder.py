@@ -6,6 +6,7 @@ call, and is the default. Knows no index and no catalog.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,16 @@ class CrossEncoder:
                 f"The cross-encoder {folder!r} has {self._model.num_labels} outputs; a reranker has one, the score."
             )
         self.name = Path(folder).name
+        self.window = int(self._model.max_seq_length or 512)
+        self._reading = threading.Lock()
+
+    def lengths(self, question: str, passages: Sequence[str]) -> list[int]:
+        """See `rag.protocols.Reranker`: question, passage and special tokens."""
+        if not passages:
+            return []
+        with self._reading:  # the tokenizer of transformers is not thread-safe
+            pairs = self._model.tokenizer([question] * len(passages), list(passages), truncation=False, verbose=False)
+        return [len(ids) for ids in pairs["input_ids"]]
 
     def score(self, question: str, passages: Sequence[str]) -> list[float]:
         """See `rag.protocols.Reranker`."""

@@ -24,7 +24,7 @@ from rag.errors import BadInput, Misconfigured, Unavailable
 from rag.filters import instant
 
 #: The newest migration that this code knows (the file of this name in ``rag/migrations/versions``).
-SCHEMA = "0004"
+SCHEMA = "0005"
 
 #: The number of the lock under which one process migrates a PostgreSQL database.
 MIGRATION_LOCK = 0x63697465
@@ -226,16 +226,17 @@ def _engine(url: str) -> sa.Engine:
 
 def _json(value: Any) -> str:
     """Return JSON that every database can read: one bad value would spoil each later question about its column."""
-    return json.dumps(_readable(value), allow_nan=False)
+    return json.dumps(readable(value), allow_nan=False)
 
 
-def _readable(value: Any) -> Any:
+def readable(value: Any) -> Any:
+    """Return a value of JSON, or a text, without what no database of ours can keep."""
     if isinstance(value, str):
         return _UNREADABLE.sub("", value)
     if isinstance(value, Mapping):
-        return {_readable(key): _readable(item) for key, item in value.items()}
+        return {readable(key): readable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_readable(item) for item in value]
+        return [readable(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -64,6 +64,10 @@ class GeneratorFailed(Unavailable):
     code = "generator_failed"
 
 
+class GeneratorDown(GeneratorFailed):
+    """The generator can not be reached, is too slow or broke down: another question would fare no better."""
+
+
 class IndexDamaged(CitewellError):
     """A sealed index part is missing, damaged, or was made by another version or embedder."""
 

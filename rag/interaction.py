@@ -40,7 +40,7 @@ class Interaction:
 
         A word of several terms weighs as its rarest, and over several indexes as in the one where it is most common.
         """
-        terms = [self._analyser.terms(word) for word in _words_at(question, spans)]
+        terms = [self._analyser.terms(word) for word in words_at(question, spans)]
         wanted = sorted({term for some in terms for term in some})
         found = zip(*(index.rarity(wanted) for index in indexes), strict=True)
         rarity = {term: min(weights) for term, weights in zip(wanted, found, strict=True)}
@@ -58,17 +58,16 @@ class Interaction:
 
         A word that ``most`` rows or more hold tells little, and is left as it is.
         """
-        words = dict.fromkeys(word for word in WORD.findall(question) if any(map(str.isdigit, word)))
-        if not words:
+        if not (words := figures_in(question)):
             return
-        of_tokens = np.array(_words_at(question, spans))
-        for word in list(words)[:MOST_FIGURES]:
+        of_tokens = np.array(words_at(question, spans))
+        for word in words:
             holding = set(index.search(word, most).seqs.tolist())
             if len(holding) == most:
                 continue
             tokens = of_tokens == word
             for seq, row in matches.items():
-                row[tokens] = np.maximum(row[tokens], 1) if seq in holding else np.minimum(row[tokens], 0)
+                settle(row, tokens, is_there=seq in holding)
 
     def codes(self, collection_id: str, seqs: Sequence[int]) -> Mapping[int, Codes]:
         """Return the codes of rows of a collection, which `matches` scores."""
@@ -81,7 +80,18 @@ class Interaction:
         return dict(zip(coded, max_sim(tokens.vectors, [found[key] for key in coded]), strict=True))
 
 
-def _words_at(question: str, spans: npt.NDArray[np.int32]) -> list[str]:
+def figures_in(question: str) -> list[str]:
+    """Return the words of a question that have a figure in them, each once, up to `MOST_FIGURES`."""
+    words = dict.fromkeys(word for word in WORD.findall(question) if any(map(str.isdigit, word)))
+    return list(words)[:MOST_FIGURES]
+
+
+def settle(row: Scores, tokens: npt.NDArray[np.bool_], *, is_there: bool) -> None:
+    """Set the matches of a row (q,) at the ``tokens`` of a word that is there to 1, else to 0 at most."""
+    row[tokens] = np.maximum(row[tokens], 1) if is_there else np.minimum(row[tokens], 0)
+
+
+def words_at(question: str, spans: npt.NDArray[np.int32]) -> list[str]:
     """Return for each token the word that it is part of: its own characters where writing knows no spaces."""
     words = [(match.start(), match.end()) for match in WORD.finditer(question)]
     found = []

@@ -7,22 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 
 import structlog
 
-from rag.answers import Answer, Claim, ShortAnswer
+from rag.answers import NO_WISH, Answer, Citation, Claim, Conflict, Policy, Statement, Wish
 from rag.catalog import Catalog
-from rag.citations import ClaimParser, check, cite, short_answer
+from rag.citations import Citer, short_answer
+from rag.conflicts import date_of
 from rag.errors import GeneratorFailed
+from rag.grounded import Grounded
+from rag.grounding import relevance
+from rag.language_model import LanguageModel, admitted
 from rag.prompt import ABSTENTION, build_prompt, estimate_tokens
 from rag.protocols import Generator, Judge
-from rag.records import Plan, Prompt, Ranking
+from rag.records import Passage, Plan, Prompt, Ranking, Usage
+from rag.release import Piece
 from rag.retrieval import Clock
 from rag.searches import Searches
+from rag.sentences import sentence_spans
+from rag.settings import GroundingSettings
 from rag.understanding import Interpreter
 from rag.windows import window
 
@@ -31,9 +39,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Passages:
-    """The first event: what was found and goes to the generator."""
+    """The first event: what was found and goes to the generator. ``answer_id`` is the id that the answer will have."""
 
     ranking: Ranking
+    answer_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,16 @@ class Token:
     """The next piece of the answer's text."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A sentence of the answer that is complete, with its citations, checked, and its support.
+
+    It comes behind the tokens of its sentence; before them where what is not supported shall not go out.
+    """
+
+    claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +71,32 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The last event: the whole answer, its citations checked."""
+    """The last event: the whole answer, its citations checked. ``prompt`` is what the generator was given."""
 
     answer: Answer
+    prompt: Prompt | None = None
 
 
-Event = Passages | Token | Restart | Done
+Event = Passages | Token | Scored | Restart | Done
+
+
+@dataclass(slots=True)
+class _Making:
+    """An answer in the making: who writes it now, what has been written, and what its reader must know of it."""
+
+    writer: Generator
+    grounded: Grounded
+    notice: str | None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """The parts of the journey. ``fall_back`` answers when ``generator`` fails; None lets the failure through."""
+    """The parts of the journey. ``fall_back`` answers when ``generator`` fails; None lets the failure through.
+
+    Where no passage is as near to the question as ``least_relevance``, none is asked. ``probability`` says how likely
+    passages answer a question, where the built-in reader is one that can.
+    """
 
     catalog: Catalog
     interpreter: Interpreter
@@ -72,97 +106,151 @@ class Pipeline:
     judge: Judge
     prompt_tokens: int
     settings_digest: str
+    grounding: GroundingSettings
+    least_relevance: float
+    probability: Callable[[str, Sequence[Passage]], float] | None = None
 
-    async def stream(self, plan: Plan) -> AsyncGenerator[Event, None]:
-        """Answer a plan, event by event: `Passages`, then `Token` and `Restart`, then `Done`.
+    async def stream(self, plan: Plan, wish: Wish = NO_WISH) -> AsyncGenerator[Event, None]:
+        """Answer a plan, event by event: `Passages`, then `Token`, `Scored` and `Restart`, then `Done`.
 
-        Raises `GeneratorFailed` if the generator fails and nothing may take its place, and `Busy` before anything is
-        done if too many searches are in hand.
+        Raises `GeneratorFailed` if the generator fails and nothing may take its place, and `Busy` before the first
+        event if too many searches are in hand or too many questions wait for the language model.
         """
         clock = Clock()
         plan = await self.interpreter.understand(plan)
-        ranking = await asyncio.wrap_future(self.searches.submit(lambda: plan, lambda _, ranking: ranking, trace=True))
-        yield Passages(ranking)
-        prompt = build_prompt(
-            plan.queries[0].text, ranking.passages, budget_tokens=self.prompt_tokens, count_tokens=estimate_tokens
-        )
-        parser, writer, notice = ClaimParser(len(prompt.passages)), self.generator, ranking.notice
-        with clock.stage("generate"):
-            try:
-                async with aclosing(self._write(writer, prompt, parser)) as tokens:
-                    async for token in tokens:
-                        yield token
-            except GeneratorFailed as error:
-                if self.fall_back is None:
-                    raise
-                log.warning(
-                    "generator failed, the built-in reader answers", generator=self.generator.name, code=error.code
-                )
-                failed = f"The generator failed, so the built-in reader answered. {error.message}"
-                notice = f"{notice} {failed}" if notice else failed
-                parser, writer = ClaimParser(len(prompt.passages)), self.fall_back
-                yield Restart(failed)
-                async with aclosing(self._write(writer, prompt, parser)) as tokens:
-                    async for token in tokens:
-                        yield token
-        with clock.stage("cite"):
-            claims, short = await asyncio.to_thread(self._cited, parser, prompt)
-        yield Done(self._answer(plan, ranking, prompt, parser.text, claims, short, writer.name, notice, clock))
-
-    async def answer(self, plan: Plan) -> Answer:
-        """Answer a plan as a whole; raises as `stream` does."""
-        async with aclosing(self.stream(plan)) as events:
-            async for event in events:
-                if isinstance(event, Done):
-                    return event.answer
-        raise AssertionError("a stream of events ends with Done")
-
-    async def _write(self, writer: Generator, prompt: Prompt, parser: ClaimParser) -> AsyncGenerator[Token, None]:
-        """Let a generator write and yield its text as it can be shown; no passage, no text."""
-        if prompt.passages:
-            async with aclosing(writer.generate(prompt)) as deltas:
-                async for delta in deltas:
-                    if text := parser.feed(delta):
-                        yield Token(text)
-        if text := parser.finish():
-            yield Token(text)
-        if not parser.text.strip():
+        found = self.searches.submit(lambda: plan, lambda _, ranking: ranking, trace=True)
+        # The first sentence of a process loads what tells sentences apart: meanwhile, and not in the event loop.
+        ranking, _ = await asyncio.gather(asyncio.wrap_future(found), asyncio.to_thread(sentence_spans, "One."))
+        prompt = await self._prompt(plan, ranking, wish)
+        policy = wish.policy or Policy(self.grounding.policy)
+        is_asked = await self._is_asked(prompt, clock)
+        making = _Making(self.generator, self._grounded(prompt, policy), ranking.notice)
+        try:
+            async with AsyncExitStack() as held:
+                if is_asked:
+                    making.writer = await held.enter_async_context(admitted(self.generator))
+                yield Passages(ranking)
+                with clock.stage("generate"):
+                    async with aclosing(self._write(prompt if is_asked else None, making, held)) as events:
+                        async for event in events:
+                            yield event
+            with clock.stage("cite"):
+                async for piece in making.grounded.end():
+                    yield _event(piece)
+                conflicts = await asyncio.to_thread(self._conflicts, making.grounded)
+        finally:
+            await making.grounded.aclose()
+        answer = self._answer(plan, ranking, prompt, making, conflicts, clock)
+        if answer.abstained:
             yield Token(ABSTENTION)
+        yield Done(answer, prompt)
 
-    def _cited(self, parser: ClaimParser, prompt: Prompt) -> tuple[list[Claim], ShortAnswer | None]:
-        raw = parser.claims()
-        claims = [cite(claim, prompt.passages, self.judge) for claim in raw]
-        kept, failed = check(claims, self.catalog.source_text)
-        for citation in failed:
-            log.error("citation dropped: its quote does not stand at its offsets", chunk=citation.chunk_id)
-        return kept, short_answer(raw, kept)
+    async def _prompt(self, plan: Plan, ranking: Ranking, wish: Wish) -> Prompt:
+        """Return the prompt, measured as the generator measures."""
+        budget, count = self.prompt_tokens, estimate_tokens
+        if isinstance(self.generator, LanguageModel):
+            budget, count = await self.generator.prompt_tokens(), self.generator.count_tokens
+        prompt = build_prompt(plan.queries[0].text, ranking.passages, budget_tokens=budget, count_tokens=count)
+        return replace(prompt, max_tokens=wish.max_tokens, temperature=wish.temperature)
+
+    async def _is_asked(self, prompt: Prompt, clock: Clock) -> bool:
+        """Say whether the generator is asked: not without a passage that may answer."""
+        doubt = self.grounding.ask_reader
+        if not prompt.passages or relevance(prompt.passages) < self.least_relevance:
+            return False
+        if not doubt or self.probability is None or self.generator.quotes:
+            return True
+        with clock.stage("doubt"):
+            likely = await asyncio.to_thread(self.probability, prompt.question, prompt.passages)
+        return likely >= doubt
+
+    async def _write(
+        self, prompt: Prompt | None, making: _Making, held: AsyncExitStack
+    ) -> AsyncGenerator[Event, None]:  # fmt: skip
+        """Let a generator write, and another one anew where it fails; without a prompt none. ``held`` is left then."""
+        if prompt is None:
+            return
+        try:
+            async with aclosing(self._written(prompt, making)) as events:
+                async for event in events:
+                    yield event
+        except GeneratorFailed as error:
+            if self.fall_back is None:
+                raise
+            await held.aclose()
+            log.warning("generator failed, the built-in reader answers", generator=making.writer.name, code=error.code)
+            failed = f"The generator failed, so the built-in reader answered. {error.message}"
+            await making.grounded.aclose()
+            making.notice = f"{making.notice} {failed}" if making.notice else failed
+            making.writer, making.grounded, making.usage = self.fall_back, making.grounded.anew(), None
+            yield Restart(failed)
+            async with aclosing(self._written(prompt, making)) as events:
+                async for event in events:
+                    yield event
+
+    async def _written(self, prompt: Prompt, making: _Making) -> AsyncGenerator[Event, None]:
+        async with aclosing(making.writer.generate(prompt)) as deltas:
+            async for delta in deltas:
+                making.usage = delta.usage or making.usage
+                for piece in making.grounded.write(delta):
+                    yield _event(piece)
+
+    def _grounded(self, prompt: Prompt, policy: Policy) -> Grounded:
+        """Return an answer in the making, whose sentences are cited from a prompt and checked against the documents."""
+        citer = Citer(prompt.passages, self.judge, self.grounding.threshold)
+        return Grounded(citer, cache(self.catalog.source_text), policy)
+
+    def _conflicts(self, grounded: Grounded) -> tuple[Conflict, ...]:
+        """Return what other documents say against what is cited, newest first."""
+        if not self.grounding.conflicts:
+            return ()
+        return tuple(self._dated(differs, sides) for differs, sides in grounded.conflicts())
+
+    def _dated(self, differs: str, sides: Sequence[Citation]) -> Conflict:
+        versions = {version.id: version for version in self.catalog.versions([side.version_id for side in sides])}
+        dated = [(date_of(versions[side.version_id]), side) for side in sides if side.version_id in versions]
+        dated.sort(key=lambda pair: pair[0][0], reverse=True)
+        return Conflict(differs, tuple(Statement(side, told, by) for (_, told, by), side in dated))
 
     def _answer(
         self,
         plan: Plan,
         ranking: Ranking,
         prompt: Prompt,
-        text: str,
-        claims: list[Claim],
-        short: ShortAnswer | None,
-        generator: str,
-        notice: str | None,
+        making: _Making,
+        conflicts: tuple[Conflict, ...],
         clock: Clock,
     ) -> Answer:
+        grounded = making.grounded
+        text = grounded.release.text
         abstained = not text.strip()
+        notice = making.notice
+        if abstained and grounded.release.withheld:
+            kept = f"The answer was withheld: the documents do not support it (policy {grounded.policy})."
+            notice = f"{notice} {kept}" if notice else kept
         return Answer(
             id=secrets.token_hex(16),
             question=plan.question,
             text=ABSTENTION if abstained else text,
             abstained=abstained,
-            claims=tuple(claims),
+            claims=tuple(claim for _, claim in grounded.release.claims),
             passages=prompt.passages,
-            generator=generator,
+            generator=making.writer.name,
             created_at=datetime.now(UTC),
             notice=notice,
             stages=dict(ranking.stages) | {"prompt": tuple(c.chunk_id for p in prompt.passages for c in window(p))},
             timings=dict(ranking.timings) | clock.seconds,
             settings_digest=self.settings_digest,
             queries=ranking.queries,
-            short=short,
+            short=short_answer(*zip(*grounded.release.claims, strict=True)) if grounded.release.claims else None,
+            policy=grounded.policy,
+            withheld=grounded.release.withheld,
+            conflicts=conflicts,
+            judge=self.judge.name,
+            threshold=grounded.citer.threshold,
+            usage=making.usage,
         )
+
+
+def _event(piece: Piece) -> Token | Scored:
+    return Token(piece) if isinstance(piece, str) else Scored(piece)

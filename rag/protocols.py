@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from rag.records import Delta, Prompt
+from rag.records import Delta, Passage, Prompt
 
 Vectors = npt.NDArray[np.float32]
 Role = Literal["query", "passage"]
@@ -132,13 +132,22 @@ class Reranker(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def window(self) -> int:
+        """How many tokens `lengths` may be; text beyond is cut off."""
+        ...
+
+    def lengths(self, question: str, passages: Sequence[str]) -> list[int]:
+        """Return for each passage how many tokens are read for it, not cut at the window."""
+        ...
+
     def score(self, question: str, passages: Sequence[str]) -> list[float]:
         """Return a score for each passage; scores of one question may be compared, and nothing else."""
         ...
 
 
 class Generator(Protocol):
-    """Prompt to text. Raises `rag.errors.GeneratorFailed`; yields nothing when the passages do not answer."""
+    """Prompt to text. Raises `rag.errors.GeneratorFailed`; yields no text when the passages do not answer."""
 
     @property
     def name(self) -> str: ...
@@ -155,11 +164,37 @@ class Generator(Protocol):
         ...
 
 
+class Model(Generator, Protocol):
+    """A generator that is a language model somewhere: it has a window, and may not be ready."""
+
+    async def prompt_tokens(self) -> int:
+        """Return how many tokens a prompt may have."""
+        ...
+
+    async def ready(self) -> bool:
+        """Return whether it is ready to answer; raises `rag.errors.GeneratorFailed` with the reason if it is broken."""
+        ...
+
+
+@runtime_checkable
+class Estimating(Protocol):
+    """A reader that can say how likely passages answer a question."""
+
+    def probability(self, question: str, passages: Sequence[Passage]) -> float:
+        """Return a probability in [0, 1], calibrated."""
+        ...
+
+
 class Judge(Protocol):
     """How far evidence supports a claim."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def threshold(self) -> float:
+        """Support from which a claim is called supported, unless the settings say otherwise."""
+        ...
 
     def support(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return for each (claim, evidence) a support score in [0, 1]."""

@@ -386,7 +386,8 @@ class Plan:
 class Ranking:
     """The result of retrieval: passages best first, and the trace that explains it.
 
-    ``stages`` maps a stage name to its chunk ids, best first; ``timings`` maps it to seconds.
+    ``stages`` maps a stage name to its chunk ids, best first, ``stage_scores`` to the score of each of these;
+    ``timings`` maps it to seconds.
     """
 
     passages: tuple[Passage, ...]
@@ -394,6 +395,7 @@ class Ranking:
     timings: Mapping[str, float]
     queries: tuple[Query, ...] = ()
     notice: str | None = None
+    stage_scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,17 +411,40 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """The tokens that a model says one reply took, ``reasoning_tokens`` of them for thoughts that nobody sees."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of generated text.
 
     A language model gives text alone, in which ``[n]`` marks passage n. A generator that knows its evidence
     gives a whole claim with its quotes; no markers are looked for in that text. ``short`` are the words of these quotes
-    that are the short answer, where it knows them too.
+    that are the short answer, where it knows them too. ``usage`` comes with the last piece, whose text may be empty,
+    where a model tells it.
     """
 
     text: str
     quotes: tuple[Quote, ...] = ()
     short: Quote | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guided:
+    """Messages that ask for JSON, and the JSON schema that a server can hold the reply to.
+
+    A server may ignore the schema without a word: who reads the reply checks it.
+    """
+
+    name: str
+    schema: Mapping[str, Any]
+    messages: tuple[Mapping[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +453,8 @@ class Prompt:
 
     Around each passage is what the messages show of it, see `rag.windows`; no chunk is there twice.
     ``tokens`` is the (estimated) size of ``messages`` in the generator's tokens; ``max_tokens`` bounds the reply, where
-    that is less than usual.
+    that is less than usual, and ``temperature`` stands for the usual one. ``guided`` takes the place of ``messages``
+    where the server takes a schema.
     """
 
     question: str
@@ -436,3 +462,5 @@ class Prompt:
     messages: tuple[Mapping[str, str], ...]
     tokens: int
     max_tokens: int | None = None
+    temperature: float | None = None
+    guided: Guided | None = None

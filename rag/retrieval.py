@@ -111,8 +111,8 @@ class Retriever:
     def retrieve(self, plan: Plan, *, trace: bool = False, tuned: Tuned | None = None) -> Ranking:
         """Return the ``plan.top_k`` best passages of all the plan's collections, best first.
 
-        With ``trace`` the ranking tells the chunks of each stage, whose ids have to be looked up for that. ``tuned``
-        stands for what is in force.
+        With ``trace`` the ranking tells the chunks of each stage and their scores; their ids have to be looked up for
+        that. ``tuned`` stands for what is in force.
         Raises `Misconfigured` if a collection was embedded with another embedder than the configured one.
         """
         with self._catalog.one_moment():
@@ -173,14 +173,18 @@ class Retriever:
             with clock.stage("around"):
                 ranked = [surrounded(self._catalog, p, plan.around, section=plan.section) for p in ranked]
         stages = (yield from self._traced(parts)) if trace else {}
+        ids = {name: tuple(key for key, _ in stage) for name, stage in stages.items()}
+        stage_scores = {name: tuple(score for _, score in stage) for name, stage in stages.items()}
         if understanding.seconds:
             clock.add("understand", understanding.seconds)
-        return Ranking(tuple(ranked), stages, clock.seconds, queries, understanding.notice)
+        return Ranking(tuple(ranked), ids, clock.seconds, queries, understanding.notice, stage_scores)
 
-    def _traced(self, parts: Mapping[str, Scores]) -> Steps[dict[str, tuple[str, ...]]]:
-        """Return the ids of the chunks of each stage, without those that were retired since."""
+    def _traced(self, parts: Mapping[str, Scores]) -> Steps[dict[str, list[tuple[str, float]]]]:
+        """Return the chunks of each stage, best first, by id and score, without those that were retired since."""
         ids = yield Wanted(self._catalog.chunk_ids, list({key: None for part in parts.values() for key in part}))
-        return {name: _ids(part, ids) for name, part in parts.items()}
+        return {
+            name: [(ids[key], float(part[key])) for key in by_score(part) if key in ids] for name, part in parts.items()
+        }
 
     def _scored(
         self, plan: Plan, role: QueryRole, tuned: Tuned, known: dict[Key, Passage], clock: Clock
@@ -379,7 +383,3 @@ def by_score(scores: Scores) -> list[Key]:
 
 def _scores(key: Key, parts: Mapping[str, Scores]) -> dict[str, float]:
     return {name: part[key] for name, part in parts.items() if key in part and name != "fused"}
-
-
-def _ids(part: Scores, ids: Mapping[Key, str]) -> tuple[str, ...]:
-    return tuple(ids[key] for key in by_score(part) if key in ids)

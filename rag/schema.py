@@ -239,3 +239,67 @@ promotions = sa.Table(
     sa.Column("tuning_id", sa.ForeignKey("tunings.id"), nullable=False),
     sa.Column("promoted_at", UtcDateTime, nullable=False),
 )
+
+# The log of answers. ``texts`` holds all that quotes documents or says what was asked, ``facts`` the rest: both JSON,
+# zlib-compressed. `question` and `text` stand beside them for listings and conversations. An answer without texts was
+# redacted, or rests on a document that was purged (`purged_at`); one without facts has not ended. `quoting` says that
+# its client gave it a conversation, whose words may come from anywhere. `cache_key` and `basis` say what an answer can
+# stand for again: an equal question over equal passages.
+answers = sa.Table(
+    "answers",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("created_at", UtcDateTime, nullable=False, index=True),
+    sa.Column("conversation", sa.String(64)),
+    sa.Column("cache_key", sa.String(32), index=True),
+    sa.Column("basis", sa.String(32)),
+    sa.Column("cached", sa.Boolean, nullable=False),
+    sa.Column("generator", sa.Text),
+    sa.Column("abstained", sa.Boolean),
+    sa.Column("quoting", sa.Boolean, nullable=False),
+    sa.Column("question", sa.Text),
+    sa.Column("text", sa.Text),
+    sa.Column("texts", sa.LargeBinary),
+    sa.Column("facts", sa.LargeBinary),
+    sa.Column("purged_at", UtcDateTime),
+    sa.Column("seen_at", UtcDateTime),
+    sa.Index("ix_answers_conversation_created_at", "conversation", "created_at"),
+)
+
+# Where an answer looked, and the documents that it saw or that an earlier answer of its conversation saw.
+answer_collections = sa.Table(
+    "answer_collections",
+    metadata,
+    sa.Column("answer_id", sa.ForeignKey("answers.id"), primary_key=True),
+    sa.Column("collection_id", sa.String(32), primary_key=True, index=True),
+)
+answer_documents = sa.Table(
+    "answer_documents",
+    metadata,
+    sa.Column("answer_id", sa.ForeignKey("answers.id"), primary_key=True),
+    sa.Column("document_id", sa.String(32), primary_key=True, index=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+)
+
+# What people think of an answer, all of it in the order in which it came.
+answer_feedback = sa.Table(
+    "answer_feedback",
+    metadata,
+    sa.Column("answer_id", sa.ForeignKey("answers.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("rating", sa.Float, nullable=False),
+    sa.Column("claim", sa.Integer),
+    sa.Column("comment", sa.Text),
+)
+
+# The events of resumable answers, kept for some minutes after their end.
+answer_events = sa.Table(
+    "answer_events",
+    metadata,
+    sa.Column("answer_id", sa.ForeignKey("answers.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("created_at", UtcDateTime, nullable=False, index=True),
+    sa.Column("name", sa.String(20), nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)

@@ -94,11 +94,19 @@ class UnderstandingSettings(_Part):
     timeout_seconds: float = Field(5.0, gt=0, description="Then the question is looked for as it is.")
 
 
+#: What the client of an OpenAI-compatible server sends itself.
+REQUEST_FIELDS = frozenset(
+    "model messages max_tokens max_completion_tokens temperature stream stream_options response_format n".split()
+)
+
+
 class GeneratorSettings(_Part):
     """What writes the answer."""
 
-    kind: Literal["reader", "openai"] = Field(
-        "reader", description="reader: built in, quotes sentences. openai: any OpenAI-compatible server."
+    kind: Literal["reader", "openai", "llama-index"] = Field(
+        "reader",
+        description="reader: built in, quotes sentences. openai: any OpenAI-compatible server. llama-index: any of its "
+        "LLM classes.",
     )
     reader: Literal["words", "trained"] = Field(
         "trained",
@@ -108,13 +116,36 @@ class GeneratorSettings(_Part):
     base_url: str | None = Field(None, description="For example http://127.0.0.1:8000/v1 of trtllm-serve.")
     model: str | None = Field(None, description="Model name; by default the first that the server lists.")
     api_key: SecretStr | None = Field(None, description="Sent as a bearer token; never logged.")
-    context_tokens: int = Field(8192, ge=256, description="The model's window: prompt and answer together.")
+    llm: str = Field("", description="For llama-index: the class, e.g. llama_index.llms.ollama:Ollama.")
+    llm_arguments: dict[str, Any] = Field(
+        {}, description="For llama-index: what the class is made with; `model` and `api_key` are added where they fit."
+    )
+    request_fields: dict[str, Any] = Field(
+        {},
+        description="Sent to an OpenAI-compatible server with every question, for example "
+        "{chat_template_kwargs = {enable_thinking = false}}.",
+    )
+    context_tokens: int = Field(
+        8192, ge=256, description="The model's window: prompt and answer together. A server that names less is heeded."
+    )
+    tokenizer: Path | None = Field(
+        None, description="The model's tokenizer.json, or its folder: prompts are then counted instead of estimated."
+    )
     max_tokens: int = Field(512, ge=1, description="Most tokens of one answer.")
     temperature: float = Field(0.0, ge=0, le=2)
+    most_temperature: float = Field(1.0, ge=0, le=2, description="Highest temperature that a request may ask for.")
+    guided: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether replies that are read by code are bound to a JSON schema. auto: until the server refuses.",
+    )
     connect_timeout: float = Field(5.0, gt=0, description="Seconds to reach the server.")
     first_token_timeout: float = Field(60.0, gt=0, description="Seconds until the first token.")
     total_timeout: float = Field(120.0, gt=0, description="Seconds for a whole answer.")
     fall_back: bool = Field(True, description="Let the built-in reader answer, marked as such, when the server fails.")
+    max_in_flight: int = Field(16, ge=1, description="Generations that a process has in hand at once; others wait.")
+    wait_seconds: float = Field(10.0, gt=0, description="A question that has waited so long for one is answered 429.")
+    breaker_failures: int = Field(5, ge=1, description="After so many failures in a row the model is left alone.")
+    breaker_seconds: float = Field(30.0, gt=0, description="For so long; then one question tries it again.")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -122,6 +153,14 @@ class GeneratorSettings(_Part):
             raise ValueError(
                 "generator.kind is 'openai' but generator.base_url is not set, e.g. http://127.0.0.1:8000/v1"
             )
+        if self.kind == "llama-index" and not self.llm:
+            raise ValueError(
+                "generator.kind is 'llama-index' but generator.llm is not set, e.g. llama_index.llms.ollama:Ollama"
+            )
+        if own := sorted(REQUEST_FIELDS & self.request_fields.keys()):
+            raise ValueError(f"generator.request_fields must not hold what Citewell sets itself: {', '.join(own)}")
+        if self.request_fields.get("top_k", 0) == -1:
+            raise ValueError("generator.request_fields: top_k -1 stops TensorRT-LLM's engine; leave it out, or take 0")
         if self.max_tokens >= self.context_tokens:
             raise ValueError("generator.max_tokens must be smaller than generator.context_tokens")
         return self
@@ -173,6 +212,14 @@ class AnswerSettings(_Part):
         description="What the log leaves out: nothing; what was asked; every text, so that ids and figures remain. "
         "Conversations, resumable answers and the cache need `none`.",
     )
+    retention_days: float = Field(30.0, gt=0, description="Answers that are older are removed from the log.")
+    most_kept: int = Field(100_000, ge=1, description="Most answers in the log; the oldest are removed.")
+    cache: bool = Field(
+        True, description="Let an answer of the log stand for the same question, where the same passages are found."
+    )
+    cache_seconds: float = Field(86_400.0, gt=0, description="Older answers stand for no other one.")
+    grace_seconds: float = Field(60.0, ge=0, description="A resumable answer goes on so long without its client.")
+    resume_seconds: float = Field(300.0, gt=0, description="Its events can be read for so long after its end.")
 
 
 class IngestSettings(_Part):
@@ -287,8 +334,16 @@ class Settings(BaseSettings):
     understanding: UnderstandingSettings = UnderstandingSettings()
     generator: GeneratorSettings = GeneratorSettings()
     judge: JudgeSettings = JudgeSettings()
+    grounding: GroundingSettings = GroundingSettings()
+    answers: AnswerSettings = AnswerSettings()
     ingest: IngestSettings = IngestSettings()
     index: IndexSettings = IndexSettings()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.grounding.ask_reader and self.generator.reader == "words":
+            raise ValueError("grounding.ask_reader needs the trained reader; set generator.reader to 'trained'")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -305,8 +360,11 @@ class Settings(BaseSettings):
 
     def digest(self) -> str:
         """Return a short digest of everything that can change an answer (not where data lies or who may ask)."""
-        where = {"index": {"milvus_uri", "milvus_token", "milvus_timeout"}}
-        what = {"embedder", "retrieval", "understanding", "generator", "judge", "index"}
+        where = {
+            "index": {"milvus_uri", "milvus_token", "milvus_timeout"},
+            "generator": {"max_in_flight", "wait_seconds", "breaker_failures", "breaker_seconds"},
+        }
+        what = {"embedder", "retrieval", "understanding", "generator", "judge", "grounding", "index"}
         parts = self.model_dump_json(include=what, exclude=where)
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
@@ -330,7 +388,9 @@ def load_settings(**overrides: Any) -> Settings:
 
 def environment_for(settings: Settings) -> dict[str, str]:
     """Return an environment in which a worker process reads the same settings as this one, wherever they came from."""
-    parts = {"embedder": settings.embedder, "ingest": settings.ingest, "index": settings.index}
+    parts = {
+        "embedder": settings.embedder, "ingest": settings.ingest, "index": settings.index, "answers": settings.answers,
+    }  # fmt: skip
     replaced = tuple(f"CITEWELL_{name}".upper() for name in parts)
     kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(replaced)}
     given = {f"CITEWELL_{name}".upper(): json.dumps(part.model_dump(), default=_plain) for name, part in parts.items()}

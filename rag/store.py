@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -63,12 +64,21 @@ class Store:
     def sweep(self) -> int:
         """Remove what work that came to nothing has left: rows, originals, half-written files, stray indexes.
 
-        Returns how many. Does nothing to originals and rows while anything waits or is being read.
+        Answers go as well whose time in the log is over. Returns how many things that were. Does nothing to originals
+        and rows while anything waits or is being read.
         """
-        swept = self.originals.sweep_incoming() + self._sweep_indexes()
+        swept = self.originals.sweep_incoming() + self._sweep_indexes() + self.forget_answers()
         if self.catalog.queue_length():
             return swept
         return swept + self.catalog.sweep() + self.remove_originals(self.originals.list())[0]
+
+    def forget_answers(self) -> int:
+        """Remove the answers and events that the settings keep no longer; return how many."""
+        answers = self.settings.answers
+        oldest = datetime.now(UTC) - timedelta(days=answers.retention_days)
+        return self.catalog.forget_answers(oldest, answers.most_kept) + self.catalog.forget_events(
+            answers.resume_seconds
+        )
 
     def _sweep_indexes(self) -> int:
         if not self.index_folder.is_dir():

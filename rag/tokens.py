@@ -51,6 +51,21 @@ def open_counter(spec: str) -> CountTokens:
     return _WordCounter(whole) if _adds_up(whole) else _TextCounter(whole)
 
 
+def open_text_counter(path: Path) -> Callable[[str], int]:
+    """Return what counts the tokens of one text by the ``tokenizer.json`` at ``path`` or in that folder. Thread-safe.
+
+    Raises `Misconfigured` if there is none that can be read.
+    """
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise Misconfigured(f"generator.tokenizer names {path}, where no tokenizer.json is.")
+    try:
+        count = open_counter(counter_of(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise Misconfigured(f"generator.tokenizer: {file} can not be read as a tokenizer ({error}).") from error
+    return lambda text: count([text])[0]
+
+
 def count_words(texts: Sequence[str]) -> list[int]:
     """Count words as tokens, and two special ones."""
     return [2 + len(WORD.findall(text)) for text in texts]

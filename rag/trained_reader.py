@@ -96,6 +96,10 @@ class TrainedReader:
         short = next((words for words in marked if words and any(_holds(one, words) for one in shown)), None)
         return Found(tuple(shown), short, probability)
 
+    def probability(self, question: str, passages: Sequence[Passage]) -> float:
+        """Return how likely the first passages, and what stands around them, answer a question."""
+        return self.answer(question, passages).probability
+
     def see(self, question: str, passages: Sequence[Passage]) -> list[Seen]:
         """Return every sentence of the first passages, and of what stands around them, that may be an answer."""
         read = [(number, chunk) for number, passage in enumerate(passages[:READ], 1) for chunk in window(passage)]

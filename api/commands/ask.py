@@ -31,17 +31,22 @@ from api.commands.options import (
     read_used_settings,
 )
 from api.commands.terminal import clean, clean_lines, note, place, say, say_json, wrapped
+from rag.answers import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag.answers import Answer, Citation
+    from rag.answers import Answer, Citation, Claim, Conflict
     from rag.assembly import Citewell
     from rag.queries import Message, Query
     from rag.records import Copy, Neighbour, Passage, Plan, Ranking
     from rag.settings import Settings
 
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotation marks.")]
+PolicyOption = Annotated[
+    Policy | None,
+    typer.Option("--policy", help="What becomes of sentences that the documents do not support; default: the setting."),
+]
 
 
 def ask(
@@ -56,21 +61,26 @@ def ask(
     with_parts: With = None,
     without_parts: Without = None,
     history: History = None,
+    policy: PolicyOption = None,
     as_json: AsJson = False,
     data: Data = None,
 ) -> None:
     """Answer a question, each sentence with its source.
 
     The words that answer are bold on a terminal. A number in brackets points to the source below, with the words in the
-    document that support the sentence and how far they do, from 0 to 1. Where the documents do not answer, it says so.
+    document that support the sentence and how far they do, from 0 to 1. Where the documents do not answer, it says so;
+    where one says other than another, both are shown, the newer first. --policy filter leaves out sentences that the
+    documents do not support, --policy strict the whole answer if there is one.
     What stands around the passages is read for the answer, too, where --around or --section ask for it.
     """
+    from rag.answers import Wish
+
     settings = read_used_settings(ctx, data)
     wanted = _Wanted(
         top_k, around, section, diversity, read_parts(with_parts, without_parts), read_history(history)
     )  # fmt: skip
     with _planned(settings, question, collection, filters, wanted) as (citewell, plan):
-        answer = citewell.ask_once(plan)
+        answer = citewell.ask_once(plan, Wish(policy=policy))
     if as_json:
         from api.answer_schemas import AnswerReply
 
@@ -171,7 +181,7 @@ def answer_lines(answer: Answer) -> list[str]:
         lines += ["", "Sources"]
     for (number, _), citations in groupby(cited, key=lambda citation: (citation.number, citation.chunk_id)):
         lines += _source_lines(number, list(citations), copies)
-    return lines
+    return [*lines, *_doubt_lines(answer.claims, answer.withheld), *_conflict_lines(answer.conflicts)]
 
 
 def _bold(lines: Sequence[str], first: int, last: int) -> list[str]:
@@ -194,9 +204,36 @@ def _letters(text: str) -> int:
 def _source_lines(number: int, citations: Sequence[Citation], copies: Mapping[str, tuple[Copy, ...]]) -> list[str]:
     first = citations[0]
     lines = wrapped(f"[{number}] {_named(first.document, first.version, first.page, first.section)}", hanging=4)
-    for quote, score in {citation.quote: citation.score for citation in citations}.items():
-        lines += [*wrapped(f'"{quote}"', indent=4), f"    support {score:.2f}"]
+    for citation in {citation.quote: citation for citation in citations}.values():
+        found = ", found by the judge" if citation.attributed else ""
+        lines += [*wrapped(f'"{citation.quote}"', indent=4), f"    support {citation.score:.2f}{found}"]
     return [*lines, *_copy_lines(copies.get(first.chunk_id, ()), indent=4)]
+
+
+def _doubt_lines(claims: Sequence[Claim], withheld: int) -> list[str]:
+    """Return what of an answer the documents do not support, and how much of it is left out for that."""
+    doubtful = [claim for claim in claims if claim.checkable and not claim.supported]
+    lines = ["", "Not supported by the documents"] if doubtful else []
+    for claim in doubtful:
+        lines += wrapped(f'"{claim.text}" (support {claim.support:.2f})', indent=4)
+    if withheld:
+        many = "1 sentence was" if withheld == 1 else f"{withheld} sentences were"
+        lines += ["", f"{many} withheld: the documents do not support {'it' if withheld == 1 else 'them'}."]
+    return lines
+
+
+def _conflict_lines(conflicts: Sequence[Conflict]) -> list[str]:
+    """Return what each document says where they contradict each other, with its date, the newest first."""
+    lines: list[str] = []
+    for conflict in conflicts:
+        lines += ["", f"These documents differ in a {conflict.differs}, the newest first"]
+        for side in conflict.statements:
+            cited = side.citation
+            since = side.date[:10] if side.dated != "ingested_at" else f"ingested {side.date[:10]}"
+            named = _named(cited.document, cited.version, cited.page, cited.section)
+            lines += wrapped(f"{clean(since)}: {named}", indent=4)
+            lines += wrapped(f'"{cited.quote}"', indent=8)
+    return lines
 
 
 def _copy_lines(copies: Sequence[Copy], indent: int) -> list[str]:

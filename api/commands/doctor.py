@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from api.commands.terminal import counted, say, say_json, wrapped
 from rag.errors import CitewellError
 
 if TYPE_CHECKING:
+    from rag.language_model import LanguageModel
     from rag.protocols import Embedder
     from rag.settings import Settings
 
@@ -136,12 +138,15 @@ def _check_data(settings: Settings) -> Iterator[Check]:
         with open_store(settings) as store:
             found = store.catalog.list_collections()
             waiting = store.catalog.queue_length()
+            answered, cached = store.catalog.answer_counts(datetime.now(UTC) - timedelta(days=1))
     except CitewellError as error:
         yield Check("catalog", False, error.message, "see above; --data names another data folder.")
         return
     held = f"{counted(len(found), 'collection')}, {counted(sum(c.passages for c in found), 'passage')}"
     where = "SQLite" if settings.database is None else "PostgreSQL"
     yield Check("catalog", True, f"{where}, version {SCHEMA}, {held}, {waiting:,} in the queue")
+    share = f", {cached / answered:.0%} of them from the cache" if answered else ""
+    yield Check("answers", None, f"{answered:,} logged in the last day{share}")
     sizes = {name: _size(settings.data / name) for name in ("originals", "indexes")}
     sizes["catalog"] = sum(_size(file) for file in settings.data.glob("catalog.sqlite3*"))
     yield Check("sizes", None, ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sorted(sizes.items())))
@@ -223,25 +228,31 @@ def _check_weights(part: str, setting: str) -> Check:
 
 
 def _check_generator(settings: Settings) -> Check:
-    if settings.generator.kind == "reader":
-        return Check("generator", True, "the built-in reader: quotes sentences, needs no server")
-    from rag.generators import OpenAIGenerator
+    from rag.assembly import open_language_model
 
-    async def ready() -> bool:
-        generator = OpenAIGenerator(settings.generator)
+    async def found(model: LanguageModel) -> tuple[bool, str]:
         try:
-            return await generator.ready()
+            return await model.ready(), f"{model.name}, prompts of up to {await model.prompt_tokens():,} tokens"
         finally:
-            await generator.aclose()
+            await model.aclose()
 
-    url = settings.generator.base_url
-    cure = "start that server, set generator.base_url right, or set generator.kind to reader."
+    chosen = settings.generator
+    where = chosen.base_url or chosen.llm
+    cures = {
+        "openai": "start that server, set generator.base_url right, or set generator.kind to reader.",
+        "llama-index": "install that class, and set generator.llm and generator.llm_arguments right.",
+    }
     try:
-        if asyncio.run(ready()):
-            return Check("generator", True, f"{url} is ready")
+        model = open_language_model(chosen)
+        if model is None:
+            return Check("generator", True, "the built-in reader: quotes sentences, needs no server")
+        is_ready, told = asyncio.run(found(model))
     except CitewellError as error:
-        return Check("generator", False, error.message, cure)
-    return Check("generator", False, f"{url} says that it is not ready yet.", "wait until its model is loaded.")
+        return Check("generator", False, error.message, cures[chosen.kind])
+    if not is_ready:
+        return Check("generator", False, f"{where} says that it is not ready yet.", "wait until its model is loaded.")
+    bounds = f"{chosen.max_in_flight} at once, left alone for {chosen.breaker_seconds:g} s after "
+    return Check("generator", True, f"{where} is ready: {told}; {bounds}{counted(chosen.breaker_failures, 'failure')}")
 
 
 def _check_ocr(settings: Settings) -> Check:

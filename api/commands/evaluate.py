@@ -48,7 +48,8 @@ def evaluate_retrieval(
     settings = read_settings(ctx, data)
     from eval.ranking import evaluate_folder
 
-    found = evaluate_folder(settings, beir, ablate=ablate, limit=limit, run=run, progress=_progress(), tell=note)
+    progress = tenths("Embedded", "passages")
+    found = evaluate_folder(settings, beir, ablate=ablate, limit=limit, run=run, progress=progress, tell=note)
     if as_json:
         say_json(found.as_json())
         return
@@ -96,14 +97,14 @@ def _ablation(found: Evaluation) -> list[str]:
     return table(["configuration", "ndcg@10", "to the default (95 %)", "p", "recall@20", "mean ms"], rows)
 
 
-def _progress() -> Callable[[int, int], None]:
-    """Return what tells of the embedding, a line for each tenth."""
+def tenths(done_what: str, of_what: str) -> Callable[[int, int], None]:
+    """Return what tells of work, a line for each tenth: ``tenths("Embedded", "passages")``."""
     told = 0
 
     def tell(done: int, total: int) -> None:
         nonlocal told
         if (tenth := 10 * done // total) > told:
             told = tenth
-            note(f"Embedded {done:,} of {total:,} passages.")
+            note(f"{done_what} {done:,} of {total:,} {of_what}.")
 
     return tell

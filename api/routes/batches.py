@@ -19,8 +19,8 @@ from api.batch_progress import Ended, Look, Watch, pace_of
 from api.batch_report import MEDIA_TYPES, Format, report_of
 from api.batch_schemas import BatchFilePage, BatchFileReply, BatchList, BatchProgress, BatchReply
 from api.problems import problem_of
-from api.routes.ask import EventStream
 from api.routes.parts import CollectionName, Whole, problems
+from api.streams import EventStream
 from rag.catalog import Catalog
 from rag.errors import CitewellError
 from rag.records import Batch

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from dataclasses import asdict
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
 from api.routes.parts import Whole, problems
-from api.schemas import LiveReply, ReadyReply
+from api.schemas import LiveReply, LoadReply, ReadyReply
 from rag.errors import GeneratorFailed, Unavailable
+from rag.language_model import LanguageModel
 
 router = APIRouter(prefix="/health", tags=["health"])
-
-
-@runtime_checkable
-class Probed(Protocol):
-    """A generator that can say whether it is ready."""
-
-    async def ready(self) -> bool: ...
 
 
 @router.get("/live", summary="The process runs", responses=problems())
@@ -36,15 +30,17 @@ async def ready(citewell: Whole) -> ReadyReply:
     """
     queue = await run_in_threadpool(citewell.store.catalog.queue_length)  # not where answers are being read
     generator, fall_back = citewell.generator, citewell.pipeline.fall_back
-    trouble = await _trouble(generator) if isinstance(generator, Probed) else None
+    model = generator if isinstance(generator, LanguageModel) else None
+    trouble = await _trouble(model) if model else None
+    load = LoadReply(**asdict(model.load)) if model else None
     if trouble is None:
-        return ReadyReply(status="ready", generator=generator.name, queue=queue)
+        return ReadyReply(status="ready", generator=generator.name, load=load, queue=queue)
     if fall_back is None:
         raise Unavailable(trouble)
-    return ReadyReply(status="degraded", generator=fall_back.name, notice=trouble, queue=queue)
+    return ReadyReply(status="degraded", generator=fall_back.name, notice=trouble, load=load, queue=queue)
 
 
-async def _trouble(generator: Probed) -> str | None:
+async def _trouble(generator: LanguageModel) -> str | None:
     try:
         return None if await generator.ready() else "The generator says itself that it is not ready yet."
     except GeneratorFailed as error:

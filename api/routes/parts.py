@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
@@ -36,11 +37,15 @@ CollectionName = Annotated[str, Path(description="Name of the collection.", exam
 DocumentId = Annotated[str, Path(description="Id of the document.", examples=["9b2f7c1d4e5a60718293a4b5c6d7e8f9"])]
 
 
-def planned(citewell: Citewell, question: str, body: Query) -> Plan:
-    """Return the plan for a question as a request asks for it; raises what `Citewell.plan` raises."""
+def planned(citewell: Citewell, question: str, body: Query, history: Sequence[Message] | None = None) -> Plan:
+    """Return the plan for a question as a request asks for it; raises what `Citewell.plan` raises.
+
+    ``history`` stands for the conversation of the request.
+    """
     return citewell.plan(
         question, body.collections, body.filters, body.top_k, parts=body.parts,
-        diversity=body.diversity, around=body.around, section=body.section, history=said(body),
+        diversity=body.diversity, around=body.around, section=body.section,
+        history=said(body) if history is None else history,
     )  # fmt: skip
 
 
@@ -49,7 +54,7 @@ def said(body: Query) -> list[Message]:
     return [Message(message.role, message.content) for message in body.history]
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int, model: type[ProblemReply] = ProblemReply) -> dict[int | str, dict[str, Any]]:
     """Return the documented errors of a route. Every route may also refuse a foreign page and fail by a fault."""
     documented = {403: "Another host or origin than this machine.", **{status: MEANING[status] for status in statuses}}
-    return {status: {"model": ProblemReply, "description": text} for status, text in sorted(documented.items())}
+    return {status: {"model": model, "description": text} for status, text in sorted(documented.items())}

@@ -1,4 +1,4 @@
-"""The catalog: the one truth. Collections, documents and their versions, the queue, chunks with their vectors, tunings.
+"""The catalog: the one truth. Collections, documents and their versions, the queue, chunks, tunings, answers.
 
 The only folder with SQL. Every change that a search can notice is one transaction that also moves the collection's
 ``commits`` counter; readers compare that counter (`Catalog.pulse`) and fetch what is new. Knows no model, no index
@@ -7,6 +7,7 @@ library and no file format; what it holds is enough to rebuild every index.
 
 from __future__ import annotations
 
+from rag.catalog.answers import Answers
 from rag.catalog.collections import wrong_embedder
 from rag.catalog.purge import Purge, Purged
 from rag.catalog.queue import Accepted, Queue, Retry
@@ -16,7 +17,7 @@ from rag.catalog.tunings import Tunings
 __all__ = ["Accepted", "Catalog", "Pulse", "Purged", "Retry", "Seal", "TextRow", "wrong_embedder"]
 
 
-class Catalog(Queue, Rows, Purge, Tunings):
+class Catalog(Queue, Rows, Purge, Tunings, Answers):
     """The catalog at a SQLAlchemy ``url``; creates or migrates its tables when opened.
 
     Thread-safe. Raises `Misconfigured` if the database was written by a newer Citewell or is no catalog, and

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from rag.catalog.answers import drop_texts, looked_in, rests_on
 from rag.catalog.locks import own_collections
 from rag.catalog.part import Part, now, slices
 from rag.errors import BadInput, Conflict, Misconfigured, NotFound
@@ -104,7 +105,10 @@ class Collections(Part):
         return [Collection(r.id, r.name, r.created_at, r.embedder, int(r.n), int(r.p), r.tuning_id) for r in rows]
 
     def delete_collection(self, collection_id: str) -> list[str]:
-        """Remove a collection with all its rows in one transaction; return the digests that no document needs now."""
+        """Remove a collection with all its rows in one transaction; return the digests that no document needs now.
+
+        Answers that looked in it lose their texts.
+        """
         of_documents = sa.select(documents.c.id).where(documents.c.collection_id == collection_id)
         of_batches = sa.select(batches.c.id).where(batches.c.collection_id == collection_id)
         of_texts = sa.select(texts.c.id).where(texts.c.collection_id == collection_id)
@@ -112,6 +116,7 @@ class Collections(Part):
             own_collections(connection, collection_id)
             mine = versions.c.document_id.in_(of_documents)
             shas = set(connection.scalars(sa.select(versions.c.sha256).where(mine)))
+            drop_texts(connection, looked_in(collection_id) | rests_on(of_documents))
             connection.execute(vectors.delete().where(vectors.c.text_id.in_(of_texts)))
             connection.execute(batch_files.delete().where(batch_files.c.batch_id.in_(of_batches)))
             for table in (promotions, tunings, seals, chunks, bands, texts, batches):

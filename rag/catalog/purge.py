@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from rag.catalog.answers import drop_texts_of
 from rag.catalog.collections import needed, remove_unused_parses, unused_parse
 from rag.catalog.locks import own_collections
 from rag.catalog.part import ACTIVE, Part, slices
@@ -46,13 +47,15 @@ class Purge(Part):
     def purge(self, collection_id: str, document_ids: Sequence[str] | None = None) -> Purged:
         """Remove what is deleted or replaced in a collection, of all its documents or of some, in one transaction.
 
-        What is searched now, and what waits to be, stays. The rows are gone from the database's file too (SQLite
-        overwrites them); the caller removes the originals, seals both indexes, and then calls `forget_rows`.
+        What is searched now, and what waits to be, stays. Answers that saw what goes lose their texts. The rows are
+        gone from the database's file too (SQLite overwrites them); the caller removes the originals, seals both
+        indexes, and then calls `forget_rows`.
         """
         with self._database.erasing() as connection:
             own_collections(connection, collection_id)
             gone = _gone(connection, collection_id, document_ids)
             ids = [row.id for row in gone]
+            drop_texts_of(connection, collection_id, {(row.document_id, row.number) for row in gone})
             passages, text_ids = _blank_chunks(connection, ids)
             found_texts, found_vectors = _remove_texts(connection, text_ids)
             for some in slices(ids):
@@ -102,7 +105,7 @@ def _gone(connection: sa.Connection, collection_id: str, document_ids: Sequence[
     replaced = sa.exists().where((newer.c.document_id == versions.c.document_id) & (newer.c.number > versions.c.number))
     searched = documents.c.live_version_id.is_not(None) & (documents.c.live_version_id == versions.c.id)
     over = documents.c.deleted_at.is_not(None) | (replaced & ~searched & versions.c.state.not_in(ACTIVE))
-    query = sa.select(versions.c.id, versions.c.sha256).join(documents)
+    query = sa.select(versions.c.id, versions.c.sha256, versions.c.document_id, versions.c.number).join(documents)
     query = query.where((documents.c.collection_id == collection_id) & over)
     if document_ids is None:
         return connection.execute(query).all()

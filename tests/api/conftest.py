@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.api.live import SAMPLES, read_all, serving
 @pytest.fixture(scope="session")
 def indexed(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> Iterator[Citewell]:
     """A Citewell whose collection ``demo`` holds some samples, read by the real worker. Tests must not change it."""
-    settings = load_settings(data=tmp_path_factory.mktemp("indexed"))
+    settings = load_settings(data=tmp_path_factory.mktemp("indexed"), answers={"cache": False})
     with open_citewell(settings, embedder=embedder) as opened:
         collection = opened.store.catalog.create_collection("demo")
         opened.store.catalog.create_collection("empty")
@@ -50,3 +51,10 @@ def demo(client: httpx.Client) -> str:
 @pytest.fixture
 def travel_policy() -> bytes:
     return Path(SAMPLES / "2026" / "travel-policy.pdf").read_bytes()
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Collects what a test leaves while its filters of warnings are in force, see `openai_clients.leaves_sockets`."""
+    yield
+    gc.collect()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import re
 import threading
 from collections.abc import AsyncGenerator, Iterator
@@ -12,12 +13,15 @@ import structlog
 import typer
 
 from api.commands.ask import answer_lines
+from ingest.worker import accept
+from rag.answers import Policy, Wish
 from rag.assembly import Citewell, open_citewell
 from rag.prompt import ABSTENTION
 from rag.records import Delta, Prompt, Quote
 from rag.sentences import sentence_spans
 from rag.settings import GeneratorSettings, Settings
-from tests.api.live import HOTEL, events, problem, serving
+from rag.testing import ScriptedGenerator
+from tests.api.live import HOTEL, events, problem, read_all, serving
 from tests.scripted_llm import CHAT, Pause, Reset, ScriptedLLM, stream
 
 ASK = {"question": HOTEL, "collections": ["demo"]}
@@ -128,10 +132,10 @@ def test_filters_keep_other_documents_out(reading):
 
 
 def test_a_stream_tells_the_journey_and_ends_with_the_whole_answer(reading, indexed):
-    """passages, then tokens, then done; ids count up; the tokens are the text of the answer."""
+    """passages, then tokens and claims, then done; ids count up; the tokens are the text of the answer."""
     told = stream_of(reading)
     names = [name for _, name, _ in told]
-    assert (names[0], names[-1], set(names[1:-1])) == ("passages", "done", {"token"})
+    assert (names[0], names[-1], set(names[1:-1])) == ("passages", "done", {"token", "citation", "claim"})
     assert [number for number, _, _ in told] == [str(i) for i in range(1, len(told) + 1)]
     answer = told[-1][2]
     assert "".join(data["text"] for _, name, data in told if name == "token") == answer["text"]
@@ -139,6 +143,105 @@ def test_a_stream_tells_the_journey_and_ends_with_the_whole_answer(reading, inde
         p["chunk_id"] for p in answer["passages"]
     ]
     check_answer(answer, reading, indexed)
+
+
+def check_told(told: list[tuple[str, str, dict]]) -> None:
+    """The claims and citations that were told are those of the whole answer, each claim behind its citations."""
+    answer = told[-1][2]
+    citations: list[dict] = []
+    claims: list[dict] = []
+    for _, name, data in told:
+        if name == "citation":
+            citations.append(data)
+        elif name == "claim":
+            claims.append(data)
+            assert all(place < len(citations) for place in data["citations"])
+    assert (claims, citations) == (answer["claims"], answer["citations"])
+
+
+def test_each_sentence_is_told_with_its_citations_and_its_support(reading):
+    """As soon as it is judged, and as it stands in the answer."""
+    told = stream_of(reading)
+    check_told(told)
+    [claim] = [data for _, name, data in told if name == "claim"][:1]
+    assert (claim["support"], claim["supported"], claim["checkable"]) == (1.0, True, True)
+    answer = told[-1][2]
+    assert (answer["policy"], answer["withheld"], answer["conflicts"]) == ("report", 0, [])
+    assert (answer["judge"], answer["threshold"]) == ("lexical overlap", 0.7)
+
+
+HALF = ("The hotel limit for domestic travel is 145 euros per night [1]. ", "Dogs sleep for free [1].")
+
+
+@pytest.mark.parametrize("policy", ["report", "filter", "strict"])
+def test_a_request_chooses_what_becomes_of_unsupported_sentences(indexed, llm, policy):
+    """Scored, withheld and counted, or the whole answer withheld; streamed and whole alike."""
+    llm.on(CHAT, stream(*HALF))
+    with answered_by(indexed, llm) as client:
+        told = stream_of(client, policy=policy)
+        check_told(told)
+        whole = client.post("/v1/ask", json={**ASK, "policy": policy}).json()
+        for answer in (told[-1][2], whole):
+            text = {"report": "".join(HALF), "filter": HALF[0].rstrip(), "strict": ABSTENTION}[policy]
+            assert (answer["text"], answer["policy"]) == (text, policy)
+            assert answer["abstained"] == (policy == "strict")
+            assert answer["withheld"] == (policy != "report")
+            assert [claim["supported"] for claim in answer["claims"]] == [True, False][: 2 - answer["withheld"]] * (
+                policy != "strict"
+            )
+        assert "".join(data["text"] for _, name, data in told if name == "token") == told[-1][2]["text"]
+
+
+def test_an_unknown_policy_is_refused(reading):
+    assert "policy" in str(problem(reading.post("/v1/ask", json={**ASK, "policy": "hope"}), 422))
+
+
+def test_the_row_of_a_table_comes_with_its_cells(reading, indexed):
+    question = {"question": "What does the TW-Buoy 400 cost?", "collections": ["demo"]}
+    answer = reading.post("/v1/ask", json=question).json()
+    [citation] = [c for c in answer["citations"] if c["document"] == "products/price-list.csv"][:1]
+    source = indexed.store.catalog.source_text(citation["version_id"])
+    assert len(citation["cells"]) > 1
+    for cell in citation["cells"]:
+        assert cell["column"]
+        assert source[cell["start"] : cell["end"]] == cell["text"]
+        assert citation["source_start"] <= cell["start"] < cell["end"] <= citation["source_end"]
+
+
+LIMITS = {"2025/hotels.md": (b"# Hotels\n\nThe hotel limit is 120 euros per night.\n", "2025-01-01"),
+          "2026/hotels.md": (b"# Hotels\n\nThe hotel limit is 145 euros per night.\n", "2026-01-01")}  # fmt: skip
+
+
+def test_documents_that_contradict_each_other_are_shown_with_dates(citewell, client, demo):
+    """Over the wire and on the terminal, the newer document first."""
+    collection = citewell.store.catalog.collection(demo)
+    for name, (content, date) in LIMITS.items():
+        accept(citewell.store, collection, name, io.BytesIO(content), metadata={"date": date})
+    read_all(citewell)
+    answer = client.post("/v1/ask", json={"question": "What is the hotel limit?", "collections": [demo]}).json()
+    [conflict] = answer["conflicts"]
+    assert conflict["differs"] == "number"
+    assert [(s["date"], s["dated"], s["citation"]["document"]) for s in conflict["statements"]] == [
+        ("2026-01-01", "date", "2026/hotels.md"), ("2025-01-01", "date", "2025/hotels.md"),
+    ]  # fmt: skip
+    lines = answer_lines(citewell.ask_once(citewell.plan("What is the hotel limit?", [demo])))
+    shown = lines[lines.index("These documents differ in a number, the newest first") + 1 :]
+    assert [line.strip() for line in shown] == [
+        "2026-01-01: 2026/hotels.md, version 1, Hotels", '"The hotel limit is 145 euros per night."',
+        "2025-01-01: 2025/hotels.md, version 1, Hotels", '"The hotel limit is 120 euros per night."',
+    ]  # fmt: skip
+
+
+def test_the_terminal_shows_what_is_not_supported(indexed):
+    """Each sentence with its support, or how many were withheld."""
+    generator = ScriptedGenerator(HALF)
+    with open_citewell(indexed.store.settings, embedder=indexed.embedder, generator=generator) as opened:
+        plan = opened.plan(HOTEL, ["demo"])
+        lines = "\n".join(answer_lines(opened.ask_once(plan)))
+        assert '"Dogs sleep for free." (support 0.00)' in lines
+        lines = "\n".join(answer_lines(opened.ask_once(plan, Wish(policy=Policy.FILTER))))
+        assert "1 sentence was withheld" in lines
+        assert "Dogs" not in lines
 
 
 @dataclass
@@ -238,7 +341,8 @@ def test_when_the_model_dies_half_way_the_reader_begins_anew(indexed, llm):
         assert (names[1], names[-1], names.count("restart")) == ("token", "done", 1)
         after = told[names.index("restart") + 1 : -1]
         answer = told[-1][2]
-        assert "".join(data["text"] for _, _, data in after) == answer["text"]
+        assert "".join(data["text"] for _, name, data in after if name == "token") == answer["text"]
+        check_told([*after, told[-1]])
         assert "built-in reader" in told[names.index("restart")][2]["notice"]
         whole = client.post("/v1/ask", json=ASK).json()
         for given in (answer, whole):

@@ -21,8 +21,9 @@ from tests.cli_process import COMMAND, ROOT, Cli
 
 COMMANDS = [
     "ingest", "sync", "purge", "batches list", "batches show", "batches watch", "batches report",
-    "ask", "search", "documents list", "documents show", "documents delete", "collections list",
-    "collections create", "collections delete", "parse", "serve", "worker", "doctor", "eval retrieval", "demo",
+    "ask", "answers list", "answers show", "answers delete", "replay", "search", "documents list", "documents show",
+    "documents delete", "collections list", "collections create", "collections delete", "parse", "serve", "worker",
+    "doctor", "eval retrieval", "demo",
 ]  # fmt: skip
 HEAVY = {
     "torch",

@@ -1,4 +1,4 @@
-"""The contract of `rag.protocols.Generator`: the built-in reader, a double, and a client of a real HTTP server."""
+"""The contract of `rag.protocols.Generator`: the readers, a double, and the clients of a real HTTP server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 from rag.errors import GeneratorFailed
 from rag.generators import OpenAIGenerator
+from rag.language_model import LanguageModel
+from rag.llama_llm import LlamaIndexGenerator
 from rag.pair_model import TrainedPairs
 from rag.prompt import build_prompt, estimate_tokens
 from rag.protocols import Generator
@@ -23,6 +25,7 @@ from tests.scripted_llm import ScriptedLLM, delta, stream
 
 ANSWERED = "What is the hotel limit?"
 UNANSWERED = "Does the company pay for a gym membership?"
+NOWHERE = GeneratorSettings(kind="openai", base_url="http://127.0.0.1:9/v1", model="m")
 PASSAGES = [passage("The hotel limit is 145 euros per night. Breakfast is included."), passage("Trains come first.", 2)]
 
 
@@ -35,11 +38,19 @@ async def collect(generator: Generator, question: str) -> list[Delta]:
         async with aclosing(generator.generate(prompt(question))) as deltas:
             return [piece async for piece in deltas]
     finally:
-        if isinstance(generator, OpenAIGenerator):
-            await generator.aclose()
+        await generator.aclose()
 
 
-@pytest.fixture(params=["reader", "trained reader", "scripted", "openai"])
+def settings_of(kind: str, llm: ScriptedLLM) -> GeneratorSettings:
+    """The settings of a client of the scripted server."""
+    if kind == "llama-index":
+        arguments = {"api_base": llm.base_url, "api_key": "none", "max_retries": 0}
+        like = "llama_index.llms.openai_like:OpenAILike"
+        return GeneratorSettings(kind="llama-index", llm=like, llm_arguments=arguments, model="m")
+    return GeneratorSettings(kind="openai", base_url=llm.base_url, model="m")
+
+
+@pytest.fixture(params=["reader", "trained reader", "scripted", "openai", "llama-index", "language model"])
 def made(request, embedder):
     """A generator, and what makes it answer or keep silent: each in its own way."""
     if request.param == "reader":
@@ -50,12 +61,19 @@ def made(request, embedder):
     elif request.param == "scripted":
         yield lambda answers: ScriptedGenerator(["145 euros. [1]"] if answers else [])
     else:
+        if request.param == "llama-index":
+            pytest.importorskip("llama_index.llms.openai_like", reason="llama-index-llms-openai-like is not installed")
         with ScriptedLLM() as llm:
+            config = settings_of(request.param, llm)
 
             def open_client(answers: bool) -> Generator:
                 text = "145 euros. [1]" if answers else "The documents do not say."
                 llm.on("/v1/chat/completions", stream(delta(text), delta(finish="stop")))
-                return OpenAIGenerator(GeneratorSettings(kind="openai", base_url=llm.base_url, model="m"))
+                if request.param == "openai":
+                    return OpenAIGenerator(config)
+                if request.param == "llama-index":
+                    return LlamaIndexGenerator(config)
+                return LanguageModel(OpenAIGenerator(config), config)
 
             yield open_client
 
@@ -82,8 +100,7 @@ def test_who_stops_listening_ends_it(made):
         generator = made(True)
         async with aclosing(generator.generate(prompt(ANSWERED))) as deltas:
             found = (await anext(deltas)).text
-        if isinstance(generator, OpenAIGenerator):
-            await generator.aclose()
+        await generator.aclose()
         return found
 
     assert asyncio.run(first())
@@ -96,7 +113,8 @@ def test_it_has_a_name(made):
 def test_a_failure_is_one_kind_with_one_sentence():
     for generator in (
         ScriptedGenerator(["half"], failure="It went away."),
-        OpenAIGenerator(GeneratorSettings(kind="openai", base_url="http://127.0.0.1:9/v1", model="m")),
+        OpenAIGenerator(NOWHERE),
+        LanguageModel(OpenAIGenerator(NOWHERE), NOWHERE),
     ):
         with pytest.raises(GeneratorFailed) as caught:
             asyncio.run(collect(generator, ANSWERED))

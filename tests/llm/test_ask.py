@@ -49,7 +49,7 @@ def test_a_question_is_answered_by_the_model(client):
 
 def test_the_stream_of_tokens_is_the_answer(client):
     """Its tokens, put together, are the text of the whole answer at the end."""
-    body = {"question": HOTEL, "collections": ["demo"], "stream": True}
+    body = {"question": HOTEL, "collections": ["demo"], "stream": True, "cache": False}
     with client.stream("POST", "/v1/ask", json=body) as response:
         found = list(events(response.iter_lines()))
     names = [name for _, name, _ in found]

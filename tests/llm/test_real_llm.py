@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -10,16 +11,21 @@ from typing import Any, TypeVar
 
 import pytest
 
+from rag.assembly import open_language_model
 from rag.errors import GeneratorFailed
 from rag.generators import OpenAIGenerator
+from rag.guided_queries import read_object
 from rag.prompt import build_prompt, estimate_tokens
-from rag.records import Kind, Passage, Prompt
-from rag.settings import GeneratorSettings
+from rag.queries import Parts, QueryRole
+from rag.records import Guided, Kind, Passage, Plan, Prompt
+from rag.settings import GeneratorSettings, UnderstandingSettings
+from rag.understanding import build_request
 
 pytestmark = pytest.mark.llm
 T = TypeVar("T")
 
 STORY = Prompt("", (), ({"role": "user", "content": "Tell a very long story about the sea and its ships."},), 100)
+PLAN = Plan("How long is the notice period?", (), {}, 10, 5, Parts(multi_query=True))
 FACTS = (
     "The notice period is three months to the end of a quarter. During probation it is two weeks.",
     "Parking in the garage is free for employees. Visitors pay four euros a day at the gate.",
@@ -116,6 +122,73 @@ def test_a_prompt_over_the_window_that_was_not_noticed_fails_and_the_server_live
         using(llm_server, lambda generator: collect(generator, prompt), context_tokens=8192)
     assert llm_server.process.poll() is None
     assert using(llm_server, lambda generator: collect(generator, STORY), max_tokens=16)
+
+
+def test_a_prompt_near_the_end_of_the_window_is_counted_by_the_server(llm_server):
+    """Said to be nearly as long as the window, it gets all the room that it has by the server's own tokenizer."""
+    content = f"{' '.join(FACTS) * 5} Tell a very long story about the sea and its ships."
+    prompt = Prompt("", (), ({"role": "user", "content": content},), llm_server.window - 18)
+    texts = using(llm_server, lambda generator: collect(generator, prompt), max_tokens=100)
+    assert 18 < len(texts) <= 100
+    assert "/extras/tokenize/count" in llm_server.log.read_text(errors="replace")
+
+
+def test_a_reply_is_held_to_a_schema(llm_server):
+    """The server refuses one form of asking for it and takes the other, also while it streams."""
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"type": "string", "enum": ["grue"]}},
+        "required": ["colour"],
+        "additionalProperties": False,
+    }
+    messages = ({"role": "user", "content": "Which colour is grass? Reply in JSON."},)
+    prompt = Prompt("", (), messages, 100, guided=Guided("colours", schema, messages))
+
+    async def twice(generator: OpenAIGenerator) -> list[str]:
+        return ["".join(await collect(generator, prompt)) for _ in range(2)]
+
+    replies = using(llm_server, twice)
+    assert [json.loads(reply) for reply in replies] == [{"colour": "grue"}] * 2
+
+
+def test_queries_are_made_in_json(llm_server):
+    """Through the interpreter of questions: whatever such a small model writes, it has the keys that were asked for."""
+    config = GeneratorSettings(kind="openai", base_url=llm_server.base_url, context_tokens=llm_server.window)
+    asked = build_request(PLAN, (QueryRole.PARAPHRASE,), UnderstandingSettings())
+
+    async def run() -> str:
+        generator = OpenAIGenerator(config)
+        try:
+            return "".join(await collect(generator, asked))
+        finally:
+            await generator.aclose()
+
+    reply = asyncio.run(run())
+    assert reply.lstrip().startswith("{")
+    found = read_object(reply, ["paraphrase"], frozenset({"paraphrase"}))
+    if found is not None:  # else it wrote on until its tokens were spent
+        assert found.keys() == {"paraphrase"}
+
+
+def test_a_class_of_llama_index_asks_the_same_server(llm_server):
+    pytest.importorskip("llama_index.llms.openai_like", reason="llama-index-llms-openai-like is not installed")
+    config = GeneratorSettings(
+        kind="llama-index", llm="llama_index.llms.openai_like:OpenAILike", model=llm_server.model,
+        llm_arguments={"api_base": llm_server.base_url, "api_key": "none"},
+        context_tokens=llm_server.window, max_tokens=16,
+    )  # fmt: skip
+    model = open_language_model(config)
+    assert model is not None
+
+    async def run() -> list[str]:
+        try:
+            return [item.text async for item in model.generate(STORY)]
+        finally:
+            await model.aclose()
+
+    texts = asyncio.run(run())
+    assert 1 < len(texts) <= 16
+    assert "".join(texts).strip()
 
 
 @pytest.mark.parametrize(

@@ -462,5 +462,6 @@ def test_deleting_a_collection_leaves_no_row_and_names_the_originals_that_nothin
         }
     assert left == {
         "collections": 1, "documents": 1, "versions": 1, "parses": 1, "chunks": 1, "texts": 1, "vectors": 1, "bands": 5,
-        "batches": 1, "batch_files": 1, "seals": 0, "tunings": 0, "promotions": 0,
+        "batches": 1, "batch_files": 1, "seals": 0, "tunings": 0, "promotions": 0, "answers": 0,
+        "answer_collections": 0, "answer_documents": 0, "answer_feedback": 0, "answer_events": 0,
     }  # fmt: skip

@@ -52,6 +52,18 @@ def test_scores_are_those_of_the_model(folder):
     assert model.score(QUESTION, []) == []
 
 
+def test_lengths_are_those_of_what_the_model_reads(folder):
+    """Question, passage and special tokens, as transformers alone counts them; the window is the model's."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = CrossEncoder(str(folder), EmbedderSettings(device="cpu"))
+    long = [*PASSAGES, "tide " * 600]
+    assert model.lengths(QUESTION, long) == [len(tokenizer(QUESTION, text)["input_ids"]) for text in long]
+    assert model.lengths(QUESTION, long)[-1] == 600 + 5 + 3
+    assert (model.lengths(QUESTION, []), model.window) == ([], 512)
+
+
 def test_it_has_the_last_word_in_a_search(folder, settings):
     chosen = settings.retrieval.model_copy(update={"reranker": str(folder)})
     with open_citewell(settings.model_copy(update={"retrieval": chosen}), embedder=WordEmbedder()) as citewell:

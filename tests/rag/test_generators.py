@@ -1,3 +1,5 @@
+"""The generator that asks an OpenAI-compatible server: what comes back, how it fails, and when it ends."""
+
 from __future__ import annotations
 
 import asyncio
@@ -5,10 +7,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
-from itertools import pairwise
-from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -16,11 +15,10 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from rag.errors import GeneratorFailed, Misconfigured
-from rag.generators import AbstentionGate, OpenAIGenerator, ThoughtFilter
+from rag.generators import OpenAIGenerator
 from rag.prompt import ABSTENTION
-from rag.protocols import Generator
-from rag.records import Delta, Prompt
-from rag.settings import GeneratorSettings
+from rag.records import Delta
+from tests.asking import KEY, MESSAGES, PROMPT, ask, collect, failure, settings_for, using
 from tests.scripted_llm import (
     CHAT,
     DONE,
@@ -38,53 +36,11 @@ from tests.scripted_llm import (
     stream,
 )
 
-T = TypeVar("T")
-MESSAGES = ({"role": "system", "content": "Rules."}, {"role": "user", "content": "Wie heißt es?\u2028"})
-PROMPT = Prompt("Wie heißt es?", (), MESSAGES, 100)
-KEY = "sk-very-secret-0123456789"
-
 
 @pytest.fixture
 def server():
     with ScriptedLLM() as running:
         yield running
-
-
-def settings_for(server: ScriptedLLM | str, **values: Any) -> GeneratorSettings:
-    base_url = server if isinstance(server, str) else server.base_url
-    defaults = {"model": "m", "connect_timeout": 10, "first_token_timeout": 30, "total_timeout": 60}
-    return GeneratorSettings(kind="openai", base_url=base_url, **{**defaults, **values})
-
-
-def using(config: GeneratorSettings, act: Callable[[OpenAIGenerator], Awaitable[T]]) -> T:
-    """Run ``act`` with a generator that is closed afterwards, in an event loop of its own."""
-
-    async def run() -> T:
-        generator = OpenAIGenerator(config)
-        try:
-            return await act(generator)
-        finally:
-            await generator.aclose()
-
-    return asyncio.run(run())
-
-
-async def collect(generator: Generator, prompt: Prompt = PROMPT) -> list[str]:
-    return [item.text async for item in generator.generate(prompt)]
-
-
-def ask(server: ScriptedLLM | str, prompt: Prompt = PROMPT, **values: Any) -> list[str]:
-    return using(settings_for(server, **values), lambda generator: collect(generator, prompt))
-
-
-def failure(server: ScriptedLLM | str, prompt: Prompt = PROMPT, **values: Any) -> GeneratorFailed:
-    with pytest.raises(GeneratorFailed) as caught:
-        ask(server, prompt, **values)
-    message = caught.value.message
-    assert KEY not in message
-    assert message.endswith(".")
-    assert "\n" not in message
-    return caught.value
 
 
 # What is sent and what comes back
@@ -106,6 +62,7 @@ def test_the_request_holds_what_trtllm_serve_takes_and_nothing_else(server):
         "max_tokens": 77,
         "temperature": 0.5,
         "stream": True,
+        "stream_options": {"include_usage": True},
     }
 
 
@@ -210,21 +167,6 @@ def test_a_list_of_models_that_is_none(server, models, message):
     assert message in failure(server, model=None).message
 
 
-# The window
-
-
-def test_the_answer_is_made_to_fit_the_window(server):
-    server.on(CHAT, stream("Yes."))
-    ask(server, Prompt("q", (), MESSAGES, 900), context_tokens=1000, max_tokens=500)
-    assert server.chats[0].json["max_tokens"] == 100
-
-
-def test_a_prompt_over_the_window_is_not_sent(server):
-    error = failure(server, Prompt("q", (), MESSAGES, 990), context_tokens=1000, max_tokens=500)
-    assert error.message.startswith("The prompt takes about 990 of the 1000 tokens")
-    assert server.requests == []
-
-
 # Reasoning and abstention
 
 
@@ -285,42 +227,6 @@ def test_the_sentence_of_abstention_becomes_no_text(server, texts):
 def test_an_answer_that_begins_like_an_abstention_is_shown_whole(server, texts):
     server.on(CHAT, stream(*texts))
     assert "".join(ask(server)) == "".join(texts)
-
-
-def pieces(text: str, cuts: list[int]) -> list[str]:
-    ends = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
-    return [text[start:end] for start, end in pairwise(ends)]
-
-
-cuts = st.lists(st.integers(0, 60), max_size=12)
-
-
-@given(cuts, st.sampled_from(["", " ", "a", "<b>x</b>"]) | st.text(), st.text().filter(lambda t: "</think>" not in t))
-def test_the_filter_of_thoughts_does_not_mind_where_pieces_end(where, answer, thought):
-    for text, left in (
-        (answer, answer),
-        (f"\n<think>{thought}</think>\n{answer}", answer),
-        (f"<think>{thought}</think><think>{thought}</think>{answer}", answer),
-        (f"<think>{thought}", ""),
-    ):
-        thoughts = ThoughtFilter()
-        said = "".join(thoughts.feed(piece) for piece in pieces(text, where)) + thoughts.finish()
-        if not left.lstrip().startswith("<think>"):
-            assert said == left.lstrip()
-
-
-@given(cuts, st.sampled_from(["", '"', " \n"]), st.sampled_from(["", " [1]", ".", "!", " x", " [a]", " 1", "[1] and"]))
-def test_the_gate_does_not_mind_where_pieces_end(where, before, after):
-    text = before + ABSTENTION + after
-    gate = AbstentionGate()
-    said = "".join(gate.feed(piece) for piece in pieces(text, where)) + gate.finish()
-    assert said == (text if any(c.isalnum() for c in after.replace("[1]", "")) or "and" in after else "")
-
-
-@given(cuts, st.text())
-def test_the_gate_loses_nothing_of_other_texts(where, text):
-    gate = AbstentionGate()
-    assert "".join(gate.feed(piece) for piece in pieces(text, where)) + gate.finish() == text
 
 
 # Failures: each one sentence
@@ -530,55 +436,6 @@ def test_cancelling_before_the_first_token_closes_the_request(server):
         assert await asyncio.to_thread(server.hung_up.wait, 5)
 
     using(settings_for(server), cancelled)
-
-
-# Readiness
-
-MODELS = json_reply(200, {"data": []})
-
-
-@pytest.mark.parametrize(
-    ("replies", "ready", "asked"),
-    [
-        ({"/v1/health/ready": reply(200, "")}, True, ["/v1/health/ready"]),
-        ({"/v1/health/ready": reply(503, "")}, False, ["/v1/health/ready"]),
-        ({"/health": reply(200, "")}, True, ["/v1/health/ready", "/health"]),
-        ({"/health": reply(503, "")}, False, ["/v1/health/ready", "/health"]),
-        ({"/v1/models": MODELS}, True, ["/v1/health/ready", "/health", "/v1/models"]),
-    ],
-)
-def test_ready(server, replies, ready, asked):
-    for path, answer in replies.items():
-        server.on(path, answer)
-    assert using(settings_for(server), OpenAIGenerator.ready) is ready
-    assert [request.path for request in server.requests] == asked
-
-
-@pytest.mark.parametrize(
-    ("health", "message"),
-    [
-        (json_reply(500, {"error": "boom"}), "answered 500: boom"),
-        (json_reply(401, {"error": "who are you?"}), "refused generator.api_key"),
-        ((Pause(30),), "did not answer a readiness probe within 0.3 s"),
-        ((Reset(),), "closed the connection"),
-    ],
-)
-def test_not_ready_and_why(server, health, message):
-    server.on("/health", health)
-    with pytest.raises(GeneratorFailed, match=message):
-        using(settings_for(server, connect_timeout=0.3), OpenAIGenerator.ready)
-
-
-def test_a_server_of_another_kind_is_not_ready(server):
-    server.on("/v1/models", json_reply(404, {}))
-    with pytest.raises(GeneratorFailed, match=r"has none of /v1/health/ready, /health and /v1/models"):
-        using(settings_for(server), OpenAIGenerator.ready)
-
-
-def test_a_server_that_is_not_there_is_not_ready():
-    sock, port = refused_port()
-    with sock, pytest.raises(GeneratorFailed, match="can not be reached"):
-        using(settings_for(f"http://127.0.0.1:{port}/v1"), OpenAIGenerator.ready)
 
 
 # Settings

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.citations import ClaimParser, check, cite
+from rag.citations import Citer, check
+from rag.claims import ClaimParser
 from rag.errors import BadInput, Misconfigured
 from rag.grounding import LexicalJudge
 from rag.prompt import build_prompt, estimate_tokens
@@ -245,7 +246,7 @@ def cited(text: str, *quotes: Quote):
     parser = ClaimParser(1)
     parser.feed(Delta(text, quotes))
     parser.finish()
-    return cite(parser.claims()[0], [WHOLE], JUDGE)
+    return Citer([WHOLE], JUDGE).cite(parser.claims())[0]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +272,7 @@ def test_of_equal_sentences_the_passages_own_is_cited():
     parser = ClaimParser(1)
     parser.feed(Delta("Trains come first. [1]"))
     parser.finish()
-    [citation] = cite(parser.claims()[0], [best], JUDGE).citations
+    [citation] = Citer([best], JUDGE).cite(parser.claims())[0].citations
     assert citation.chunk_id == "1/3"
 
 
