@@ -31,10 +31,11 @@ from api.commands import (
     evaluate_answers,
     evaluate_models,
     ingest,
+    mcp,
     parse,
     purge,
-    serve,
     replay,
+    serve,
     sync,
     tune,
 )
@@ -60,8 +61,8 @@ def _group(help_text: str) -> typer.Typer:
 
 app = _group("Answers questions over your own documents; every sentence carries a citation checked against the source.")
 _documents = _group("List, show and delete the documents of a collection.")
-_collections = _group("List, create and delete collections.")
 _answers = _group("List, explain and remove the answers of the log.")
+_collections = _group("List, create and delete collections.")
 _batches = _group("Follow and report on files that came together.")
 _tunings = _group("List what `citewell tune` has learnt, put it in force, take it back.")
 _eval = _group("Measure how good Citewell is.")
@@ -99,7 +100,6 @@ app.command("search", epilog=examples(
     'citewell search "hotel limit" -c policies --filter \'{"year": {"gte": 2025}}\'',
 ))(ask.search)  # fmt: skip
 
-app.add_typer(_documents, name="documents")
 app.add_typer(_answers, name="answers")
 _answers.command("list", epilog=examples("citewell answers list --collection policies"))(answers.list_answers)
 _answers.command("show", epilog=examples("citewell answers show 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d"))(answers.show_answer)
@@ -111,6 +111,7 @@ app.command("replay", epilog=examples(
     "citewell replay 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d --json",
 ))(replay.replay)  # fmt: skip
 
+app.add_typer(_documents, name="documents")
 _documents.command("list", epilog=examples(
     "citewell documents list --collection policies",
     "citewell documents list -c policies --state failed",
@@ -167,6 +168,10 @@ app.command("serve", epilog=examples(
     "citewell serve",
     "citewell serve --port 9000 --data /srv/citewell",
 ))(serve.serve)  # fmt: skip
+app.command("mcp", epilog=examples(
+    "citewell mcp --collection handbook",
+    "citewell mcp --url http://127.0.0.1:8321",
+))(mcp.mcp)  # fmt: skip
 app.command("worker", epilog=examples("citewell worker --data /srv/citewell"))(serve.worker)
 app.command("doctor", epilog=examples("citewell doctor"))(doctor.doctor)
 app.add_typer(_eval, name="eval")
@@ -175,15 +180,15 @@ _eval.command("retrieval", epilog=examples(
     "citewell eval retrieval --beir data/squad --limit 100 --run squad.trec",
     "citewell eval retrieval --beir data/squad --ablate --run runs",
 ))(evaluate.evaluate_retrieval)  # fmt: skip
+_eval.command("answers", epilog=examples(
+    "citewell eval answers --beir data/squad --json",
+    "citewell eval answers --beir data/squad --limit 300",
+))(evaluate_answers.evaluate_answers)  # fmt: skip
 _eval.command("reader", epilog=examples(
     "citewell eval reader data/squad --json",
     "citewell eval reader data/squad --limit 100",
 ))(evaluate_models.evaluate_reader)  # fmt: skip
 _eval.command("judge", epilog=examples(
-_eval.command("answers", epilog=examples(
-    "citewell eval answers --beir data/squad --json",
-    "citewell eval answers --beir data/squad --limit 300",
-))(evaluate_answers.evaluate_answers)  # fmt: skip
     "citewell eval judge claims.jsonl.gz --json",
     "citewell eval judge claims.jsonl --split dev",
 ))(evaluate_models.evaluate_judge)  # fmt: skip

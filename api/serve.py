@@ -147,7 +147,7 @@ def serve_beside() -> int:
         with (
             _told_to_stop() as signals,
             open_citewell(settings) as citewell,
-            _bound(settings.server.host, port, shared=True) as listener,
+            bound(settings.server.host, port, shared=True) as listener,
         ):
             _Server(citewell, _say_ready, signals).run(sockets=[listener])
     except CitewellError as error:
@@ -251,7 +251,7 @@ def _check_host(host: str) -> None:
 @contextmanager
 def _listening(settings: Settings) -> Iterator[socket.socket]:
     """Take the port before anything heavy is loaded; raises `Conflict` or `Misconfigured` if it can not be had."""
-    with _bound(settings.server.host, settings.server.port) as listener:
+    with bound(settings.server.host, settings.server.port) as listener:
         if process_count(settings) > 1:  # only now: nobody but our own siblings shall share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.listen(2048)
@@ -259,7 +259,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _bound(host: str, port: int, *, shared: bool = False) -> Iterator[socket.socket]:
+def bound(host: str, port: int, *, shared: bool = False) -> Iterator[socket.socket]:
     """Yield a socket that has an address and does not listen yet; ``shared`` with others of this user, if they agree.
 
     Raises `Conflict` or `Misconfigured` if it can not be had.

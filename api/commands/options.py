@@ -124,9 +124,9 @@ def read_settings(
     return settings
 
 
-def read_used_settings(ctx: typer.Context, data: Path | None) -> Settings:
+def read_used_settings(ctx: typer.Context, data: Path | None, *, log_default: str | None = None) -> Settings:
     """Read the settings for a command that only makes sense on a data folder that is there; raises `NotFound`."""
-    settings = read_settings(ctx, data)
+    settings = read_settings(ctx, data, log_default=log_default)
     if not settings.data.is_dir():
         raise NotFound(f"There is no data folder {settings.data}; `citewell ingest` makes it, --data names another.")
     return settings

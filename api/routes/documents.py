@@ -17,14 +17,17 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from api.document_text import MOST_CHARS, read_text
 from api.metadata import read_metadata, read_metadata_by_name
 from api.problems import problem_of, status_of
 from api.purging import purge
 from api.routes.parts import CollectionName, DocumentId, Whole, problems
 from api.schemas import (
+    MOST_EXACT,
     DocumentDetail,
     DocumentPage,
     DocumentReply,
+    DocumentTextReply,
     Problem,
     PurgeReply,
     PurgeRequest,
@@ -208,6 +211,17 @@ def fetch_content(document_id: DocumentId, citewell: Whole) -> FileResponse:
     }
     media_type = version.media_type if version.media_type in INERT else "application/octet-stream"
     return FileResponse(store.originals.path(version.sha256), headers=headers, media_type=media_type)
+
+
+@router.get("/documents/{document_id}/text", summary="Read a part of its text", responses=problems(400, 404, 422))
+def show_text(
+    document_id: DocumentId,
+    citewell: Whole,
+    start: Annotated[int, Query(ge=0, le=MOST_EXACT, description="Where the part begins, in characters from 0.")] = 0,
+    length: Annotated[int, Query(ge=1, le=MOST_CHARS, description="Most characters of the part.")] = 10_000,
+) -> DocumentTextReply:
+    """Shows what was read of the version that is searched now: the text that all offsets of citations refer to."""
+    return read_text(citewell.store.catalog, document_id, start, length)
 
 
 @router.post(

@@ -9,9 +9,11 @@ import pytest
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.dialects import SPOKEN
 from api.problems import STATUS, status_of
 from rag import errors
 from tests.api.live import problem
+from tests.api.openai_clients import openai_cases
 
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -127,6 +129,26 @@ def cases() -> list[Case]:
         made += [("PUT", f"/v1/collections/{bad}/documents/a.txt", {"content": b"x"})]
         made += [("GET", f"/v1/batches/{bad}{more}", {}) for more in ("", "/files", "/report", "/events")]
         made += [("PUT", f"{UPLOAD}/a.txt?batch={bad}", {"content": b"x"})]
+        made += [("GET", f"/v1/documents/{bad}/text", {})]
+        made += [("GET", f"/v1/answers/{bad}", {}), ("DELETE", f"/v1/answers/{bad}", {})]
+        made += [("GET", f"/v1/answers/{bad}/events", {})]
+        made += [("POST", f"/v1/answers/{bad}/feedback", {"json": {"rating": "up"}})]
+    made += [
+        ("GET", f"/v1/documents/{'0' * 32}/text?{part}", {})
+        for part in ("start=-1", "start=x", "start=" + "9" * 99, "length=0", "length=100001", "length=")
+    ]
+    asked = {"question": "cat", "collections": ["demo"]}
+    made += [
+        ("POST", "/v1/ask", {"json": asked | more})
+        for more in (
+            *({"conversation": value} for value in ("", " ", "a/b", "\0", "x" * 65, 5, [])),
+            *({name: value} for name in ("store", "cache", "resumable") for value in ("yes", 1, None)),
+            {"resumable": True}, {"conversation": "c", "store": False}, {"conversation": "c", "history": [
+                {"role": "user", "content": "dog"}]}, {"stream": True, "resumable": True, "store": False},
+        )
+    ]  # fmt: skip
+    made += [("GET", f"/v1/answers?{part}", {}) for part in ("limit=0", "limit=101", "limit=x", "collection=nope")]
+    made += [("POST", "/v1/answers/x/feedback", {"content": body, "headers": JSON}) for body in BODIES]
     wrong = [body for body in BODIES if not body.endswith(b"{}")]
     made += [("POST", "/v1/collections/demo/purge", {"content": body, "headers": JSON}) for body in wrong]
     made += [
@@ -175,7 +197,7 @@ def cases() -> list[Case]:
         )
     ]
     made += [(method, "/v1/collections", {}) for method in ("PUT", "PATCH", "OPTIONS", "TRACE", "DELETE")]
-    return made
+    return made + openai_cases(BODIES, IDS)
 
 
 def test_bad_input_to_any_route_is_refused_in_one_shape(reading):
@@ -263,6 +285,7 @@ def test_every_kind_of_error_has_the_status_that_was_promised():
         "Unavailable": 503,
         "Busy": 429,
         "GeneratorFailed": 503,
+        "GeneratorDown": 503,
     }
     assert set(STATUS.values()) == {400, 404, 409, 413, 415, 422, 429, 500, 503}
 
@@ -350,7 +373,8 @@ def test_the_description_promises_the_one_shape(indexed):
             for status, response in operation["responses"].items():
                 if status.startswith(("4", "5")):
                     schema = response["content"]["application/json"]["schema"]
-                    assert schema == {"$ref": "#/components/schemas/ProblemReply"}, (method, path, status)
+                    name = "OpenAIProblemReply" if SPOKEN.fullmatch(path) else "ProblemReply"
+                    assert schema == {"$ref": f"#/components/schemas/{name}"}, (method, path, status)
     for name in ("AskRequest", "SearchRequest", "NewCollection"):
         assert described["components"]["schemas"][name]["examples"]
         assert described["components"]["schemas"][name]["additionalProperties"] is False

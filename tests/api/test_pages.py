@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.api.live import SAMPLES
+from api.answer_schemas import AnswerReply, CitationReply, ClaimReply, ShortAnswerReply
+from tests.api.live import HOTEL, SAMPLES
 
 PAGES = SAMPLES.parents[1] / "api" / "pages"
 
@@ -53,6 +54,29 @@ def test_no_file_of_the_pages_names_another_host_or_writes_html(reading, file):
     served = reading.get(f"/pages/{file}")
     assert served.text == text
     assert served.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_question_page_names_what_is_there():
+    """Every element that its script asks for stands in the page, and every field that it reads in the reply."""
+    page, script = ((PAGES / name).read_text(encoding="utf-8") for name in ("index.html", "index.js"))
+    ids = re.findall(r'id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:byId|show)\("([^"]+)"', script)) <= set(ids)
+    for name, kind in (("answer", AnswerReply), ("claim", ClaimReply), ("short", ShortAnswerReply)):
+        read = set(re.findall(rf"\b{name}\.([a-z_]+)\b", script))
+        assert read
+        assert read <= set(kind.model_fields), name
+    assert set(re.findall(r"\bcitation\.([a-z_]+)\b", script)) <= set(CitationReply.model_fields)
+
+
+def test_a_request_as_the_question_page_sends_it_is_answered(reading):
+    """A follow-up goes with the questions and answers before it, whose words it is looked for with."""
+    asked = {"question": HOTEL, "collections": ["demo"], "history": []}
+    first = reading.post("/v1/ask", json=asked).json()
+    said = [{"role": "user", "content": first["question"]}, {"role": "assistant", "content": first["text"]}]
+    second = reading.post("/v1/ask", json={"question": "And abroad?", "collections": ["demo"], "history": said}).json()
+    assert "190 euros" in second["text"]
+    assert [query["role"] for query in second["queries"]] == ["question", "conversation"]
 
 
 def test_the_frameworks_own_pages_are_off(reading):
