@@ -107,7 +107,7 @@ def test_events_of_an_answer_go_on_while_the_model_is_held_up(settings, gate):
             assert "".join(heard) == "Animals live here."
             assert not sent.done()
             gate.open.set()
-            assert [name for _, name, _ in told] == ["claim", "done"]
+            assert [name for _, name, _ in told] == ["citation", "claim", "done"]
         assert sent.result(PATIENCE).status_code == 200
 
 

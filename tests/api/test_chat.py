@@ -41,7 +41,7 @@ def chosen(indexed: Citewell, max_answers: int = 64, **generator: Any) -> Settin
     return usual.model_copy(
         update={
             "generator": GeneratorSettings(**generator),
-            "answers": usual.answers.model_copy(update={"cache": "off"}),
+            "answers": usual.answers.model_copy(update={"cache": False}),
             "server": usual.server.model_copy(update={"max_answers": max_answers}),
         }
     )
