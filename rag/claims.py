@@ -354,11 +354,13 @@ def is_checkable(text: str, lead: str = "") -> bool:
     """Say whether a sentence without a marker says something that a document may support or not.
 
     A question does not, nor a sentence of politeness alone, nor one that says what documents do not say. A short
-    heading or lead-in does not, unless there is a figure in it. ``lead`` is what stands before it on its line.
+    heading or lead-in does not, unless there is a figure in it or it ends as sentences do. ``lead`` is what stands
+    before it on its line.
     """
     words = _WORD.findall(text.casefold())
     if _COURTESY.issuperset(words) or text.endswith(("?", "？")) or _SAYS_NOTHING.match(text):
         return False
     is_bold = re.fullmatch(r"(\*\*|__)[^*\n]*[^*\n.!]\1", text) is not None
-    heads = "#" in lead or is_bold or text.rstrip("*_ ").endswith((":", "："))
+    ending = text.rstrip("*_ ")
+    heads = is_bold or ending.endswith((":", "：")) or ("#" in lead and not ending.endswith((".", "!", "。", "！")))
     return not heads or len(words) > LONGEST_LEAD_IN or any(c.isdigit() for c in text)

@@ -68,6 +68,7 @@ def test_filter_withholds_what_nothing_supports():
         ("One is true.\n\nTwo is false. Three is true.", "One is true.\n\nThree is true."),
         ("One is true. Two is false. [2]", "One is true."),
         ("## All of it\n\nOne is false.", ""),
+        ("One is true.\n\n## Two is false.", "One is true."),
         ("One is false. I hope this helps.", ""),
         ("One is true. I hope this helps.", "One is true. I hope this helps."),
         ("1. One is false.\n2. Two is true.", "2. Two is true."),
