@@ -237,6 +237,8 @@ def test_nothing_a_model_writes_breaks_it(data):
 
 
 def _letters(text: str, claim: RawClaim) -> str:
-    for number in claim.passages:
-        text = text.replace(f"[{number}]", "")
+    """The letters of a text without markers, and without what looks like one when those in it are gone: [[2]2]."""
+    for _ in range(len(text)):
+        for number in claim.passages:
+            text = text.replace(f"[{number}]", "")
     return "".join(c for c in text if c.isalnum())
