@@ -5,6 +5,7 @@ This module knows no route and no database.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -178,16 +179,7 @@ class HeadlineReply(_Reply):
 
     @classmethod
     def of(cls, headline: Headline) -> Self:
-        return cls(
-            id=headline.id,
-            created_at=headline.created_at,
-            cached=headline.cached,
-            conversation=headline.conversation,
-            generator=headline.generator,
-            abstained=headline.abstained,
-            question=headline.question,
-            text=headline.text,
-        )
+        return cls.model_validate(asdict(headline))
 
 
 class HeadlineList(_Reply):

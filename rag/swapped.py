@@ -49,11 +49,12 @@ class Swaps:
         said, there = {token.word for token in mine}, {token.word for token in theirs}
         missing = [place for place, token in enumerate(mine) if token.kind and token.word not in there]
         others = [place for place, token in enumerate(theirs) if missing and token.kind and token.word not in said]
-        beside = {place: self._beside(theirs, place) for place in others}
+        replacing = [(theirs[place].kind, self._beside(theirs, place)) for place in others]
+        swapped = [(mine[place].kind, self._beside(mine, place)) for place in missing]
         return any(
-            mine[place].kind == theirs[other].kind and _meet(self._beside(mine, place), beside[other])
-            for place in missing
-            for other in others
+            kind == other and _meet(beside, there_beside)
+            for kind, beside in swapped
+            for other, there_beside in replacing
         )
 
     def _beside(self, tokens: Sequence[_Token], place: int) -> tuple[str, str]:

@@ -49,15 +49,27 @@ def fit_logistic(values: Numbers, right: Numbers) -> tuple[list[float], float]:
     """
     design = np.column_stack([values, np.ones(len(values))])
     pull = np.diag([*(_PULL * values.var(axis=0) + 1e-6), 1e-6])
+    weights = _newton(design, pull, np.zeros(len(values)), right)
+    return [float(weight) for weight in weights[:-1]], float(weights[-1])
+
+
+def fit_slope(odds: Numbers, value: Numbers, right: Numbers) -> float:
+    """Return the weight of one ``value`` (n,) that is added to log ``odds`` (n,) known already, see `fit_logistic`."""
+    pull = np.diag([_PULL * value.var() + 1e-6])
+    return float(_newton(value[:, None], pull, odds, right)[0])
+
+
+def _newton(design: Numbers, pull: Numbers, odds: Numbers, right: Numbers) -> Numbers:
+    """Return the weights (k,) of the columns of ``design`` (n, k) that are added to log ``odds`` (n,) known already."""
     weights = np.zeros(design.shape[1])
     for _ in range(50):
-        chance = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
+        chance = 1 / (1 + np.exp(-np.clip(odds + design @ weights, -30, 30)))
         curve = design.T @ (design * (chance * (1 - chance))[:, None]) + pull
         step = np.linalg.solve(curve, design.T @ (right - chance) - pull @ weights)
         weights += step
         if float(np.abs(step).max()) < 1e-8:
             break
-    return [float(weight) for weight in weights[:-1]], float(weights[-1])
+    return weights
 
 
 def calibrate(task: str, data: Path, folder: Path, seed: int) -> None:
@@ -145,16 +157,3 @@ def _judge_facts(model: TrainedPairs, held: Sequence[JudgeRow]) -> dict[str, obj
 def _supported(rows: Sequence[tuple[Numbers, JudgeRow]]) -> dict[str, Any]:
     right = np.array([float(row.supported) for _, row in rows])
     return _fitted(np.array([signs[:2] for signs, _ in rows]), right)
-
-
-def fit_slope(odds: Numbers, value: Numbers, right: Numbers) -> float:
-    """Return the weight of one ``value`` (n,) that is added to log ``odds`` (n,) known already, see `fit_logistic`."""
-    weight, pull = 0.0, _PULL * float(value.var()) + 1e-6
-    for _ in range(50):
-        chance = 1 / (1 + np.exp(-np.clip(odds + weight * value, -30, 30)))
-        curve = float((value * value * chance * (1 - chance)).sum()) + pull
-        step = (float((value * (right - chance)).sum()) - pull * weight) / curve
-        weight += step
-        if abs(step) < 1e-8:
-            break
-    return weight

@@ -1,4 +1,4 @@
-"""What tests of the core may ask for: an empty catalog with a collection, on both databases."""
+"""What tests of the core may ask for: an empty catalog with a collection, on both databases, and a scripted LLM."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from rag.catalog import Catalog
+from tests.scripted_llm import ScriptedLLM
 
 
 @pytest.fixture
@@ -20,3 +21,10 @@ def catalog(catalog_url: str) -> Iterator[Catalog]:
 @pytest.fixture
 def collection(catalog: Catalog) -> str:
     return catalog.create_collection("c").id
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedLLM]:
+    """An OpenAI-compatible server that says what a test has it say."""
+    with ScriptedLLM() as running:
+        yield running

@@ -36,13 +36,6 @@ from tests.scripted_llm import (
     stream,
 )
 
-
-@pytest.fixture
-def server():
-    with ScriptedLLM() as running:
-        yield running
-
-
 # What is sent and what comes back
 
 

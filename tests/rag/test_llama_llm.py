@@ -36,12 +36,6 @@ class Wordless(MockLLM):
         return super().metadata.model_copy(update={"context_window": 600, "model_name": "wordless-1"})
 
 
-@pytest.fixture
-def server():
-    with ScriptedLLM() as running:
-        yield running
-
-
 def settings_for(server: ScriptedLLM | None = None, llm: str = OPENAI_LIKE, **values: Any) -> GeneratorSettings:
     arguments = {"api_base": server.base_url, "max_retries": 0, "api_key": KEY} if server else {}
     defaults = {"model": "m", "llm_arguments": arguments, "first_token_timeout": 30, "total_timeout": 60}

@@ -10,18 +10,10 @@ from tests.asking import settings_for, using
 from tests.scripted_llm import (
     Pause,
     Reset,
-    ScriptedLLM,
     json_reply,
     refused_port,
     reply,
 )
-
-
-@pytest.fixture
-def server():
-    with ScriptedLLM() as running:
-        yield running
-
 
 MODELS = json_reply(200, {"data": []})
 

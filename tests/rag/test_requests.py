@@ -34,13 +34,6 @@ from tests.scripted_llm import (
     stream,
 )
 
-
-@pytest.fixture
-def server():
-    with ScriptedLLM() as running:
-        yield running
-
-
 # The window
 
 
