@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rag.answers import Citation, Claim
-from rag.copies import NEGATIONS
+from rag.copies import negates
 from rag.evidence import Unit
 from rag.records import Kind, Version
 from rag.tables import cells_of
@@ -178,7 +178,7 @@ class _Frames:
         negations = 0
         for kind, token in _tokens(text):
             before = words[-1] if words else ""
-            if kind == "word" and (token in NEGATIONS or token.endswith(("n't", "n’t"))):
+            if kind == "word" and negates(token):
                 negations += 1
             elif kind == "word" and token in _LIGHT:
                 continue

@@ -31,7 +31,7 @@ _WORD = re.compile(
     r"|(?<![^\s(])[-\u2212+±](?=[.,]?\d)|[<>≤≥≠%‰$€£¥]"
 )
 _NUMBER = re.compile(r"\d")
-NEGATIONS = frozenset(
+_NEGATIONS = frozenset(
     "no not never none nor neither without nobody nothing nowhere cannot t nicht kein keine keiner keinen keinem nie "
     "ohne ne pas jamais sans aucun aucune non sin nunca ningún ninguna não sem geen niet zonder nooit mai senza 不 没 "
     "無 无 非 未".split()
@@ -70,10 +70,15 @@ def _runs(words: list[str]) -> list[str]:
     return [" ".join(words[i : i + RUN]) for i in range(max(1, len(words) - RUN + 1))]
 
 
+def negates(word: str) -> bool:
+    """Say whether a word in small letters negates, such as "not", "kein" or "doesn't"."""
+    return word in _NEGATIONS or word.endswith(("n't", "n’t"))
+
+
 def _weighty(words: list[str]) -> Counter[str]:
     """Return the runs in which a number or a negation stands."""
     return Counter(
-        run for run in _runs(words) if any(word in NEGATIONS or _NUMBER.search(word) for word in run.split(" "))
+        run for run in _runs(words) if any(word in _NEGATIONS or _NUMBER.search(word) for word in run.split(" "))
     )
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rag.copies import NEGATIONS
+from rag.copies import negates
 from rag.sentences import sentence_spans
 from rag.words import STOP_WORDS, Analyser
 
@@ -78,7 +78,7 @@ class Swaps:
         return best >= 0 and shares[best] >= _SAME and _negated(claim) != _negated(sentences[best])
 
     def _terms(self, text: str) -> set[str]:
-        return {*self._analyser.terms(" ".join(word for word in _words(text) if not _negates(word)))}
+        return {*self._analyser.terms(" ".join(word for word in _words(text) if not negates(word)))}
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -103,8 +103,4 @@ def _words(text: str) -> list[str]:
 
 
 def _negated(text: str) -> bool:
-    return any(map(_negates, _words(text)))
-
-
-def _negates(word: str) -> bool:
-    return word in NEGATIONS or word.endswith(("n't", "n’t"))
+    return any(map(negates, _words(text)))
