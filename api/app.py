@@ -25,10 +25,12 @@ from api.routes import (
     collections,
     documents,
     embeddings,
+    golden,
     health,
     models,
     pages,
     ranking,
+    reports,
     search,
     vector_stores,
 )
@@ -86,7 +88,7 @@ def create_app(citewell: Citewell) -> FastAPI:
     app.add_exception_handler(CitewellError, on_citewell_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, on_http_error)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, on_invalid_request)  # type: ignore[arg-type]
-    for routes in (health, collections, documents, batches, search, ask, answers, pages):
+    for routes in (health, collections, documents, batches, search, ask, answers, golden, reports, pages):
         app.include_router(routes.router)
     for routes in (chat, models, embeddings, ranking, vector_stores):
         app.include_router(routes.router)

@@ -30,11 +30,13 @@ from api.commands import (
     evaluate,
     evaluate_answers,
     evaluate_models,
+    golden,
     ingest,
     mcp,
     parse,
     purge,
     replay,
+    report,
     serve,
     sync,
     tune,
@@ -65,6 +67,8 @@ _answers = _group("List, explain and remove the answers of the log.")
 _collections = _group("List, create and delete collections.")
 _batches = _group("Follow and report on files that came together.")
 _tunings = _group("List what `citewell tune` has learnt, put it in force, take it back.")
+_golden = _group("Keep questions of which people know the answer, and find those that have drifted.")
+_report = _group("Run, show and compare reports on how good the answers are.")
 _eval = _group("Measure how good Citewell is.")
 
 
@@ -174,6 +178,32 @@ app.command("mcp", epilog=examples(
 ))(mcp.mcp)  # fmt: skip
 app.command("worker", epilog=examples("citewell worker --data /srv/citewell"))(serve.worker)
 app.command("doctor", epilog=examples("citewell doctor"))(doctor.doctor)
+app.add_typer(_golden, name="golden")
+_golden.command("add", epilog=examples(
+    "citewell golden add questions.jsonl --collection handbook",
+    "citewell golden add -c handbook --answer 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d --tag travel",
+))(golden.add_golden)  # fmt: skip
+_golden.command("list", epilog=examples("citewell golden list --collection handbook --tag travel"))(golden.list_golden)
+_golden.command("check", epilog=examples("citewell golden check"))(golden.check_golden)
+_golden.command("confirm", epilog=examples(
+    "citewell golden confirm 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d",
+    "citewell golden confirm --all handbook",
+))(golden.confirm_golden)  # fmt: skip
+_golden.command("remove", epilog=examples(
+    "citewell golden remove 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d",
+))(golden.remove_golden)  # fmt: skip
+app.add_typer(_report, name="report")
+_report.command("run", epilog=examples(
+    "citewell report run --collection handbook --html report.html",
+    "citewell report run --gates gates.toml --json",
+))(report.run_report)  # fmt: skip
+_report.command("list", epilog=examples("citewell report list"))(report.list_reports)
+_report.command("show", epilog=examples(
+    "citewell report show 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d --html report.html",
+))(report.show_report)  # fmt: skip
+_report.command("compare", epilog=examples(
+    "citewell report compare 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d 9b2f7c1d4e5a60718293a4b5c6d7e8f9",
+))(report.compare_reports)  # fmt: skip
 app.add_typer(_eval, name="eval")
 _eval.command("retrieval", epilog=examples(
     "citewell eval retrieval --beir data/squad --json",
@@ -191,6 +221,7 @@ _eval.command("reader", epilog=examples(
 _eval.command("judge", epilog=examples(
     "citewell eval judge claims.jsonl.gz --json",
     "citewell eval judge claims.jsonl --split dev",
+    "citewell eval judge claims.jsonl --llm --limit 500",
 ))(evaluate_models.evaluate_judge)  # fmt: skip
 app.command("demo", epilog=examples("citewell demo"))(demo.demo)
 

@@ -29,8 +29,8 @@ from eval.statistics import SEED
 from rag.answers import Answer, Citation, Keeping
 from rag.assembly import Citewell, open_citewell
 from rag.errors import BadInput
-from rag.pipeline import Done, Restart, Token
-from rag.records import Collection, Plan, digest
+from rag.pipeline import Done, Passages, Restart, Token
+from rag.records import Collection, Plan, Ranking, digest
 from rag.settings import Settings
 
 PERCENTILES = {"median": 50, "p95": 95}
@@ -220,19 +220,45 @@ async def _ask_all(
 
 
 async def _ask(citewell: Citewell, plan: Plan, question: str, ids: CorpusIds) -> Said:
-    """Ask one question and take the time; of a generator that failed, only what is said in its place counts."""
+    heard = await hear(citewell, plan, ALONE)
+    return _said(heard.answer, question, ids, (heard.first, heard.last, heard.whole))
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An answer with what was found for it, and the seconds until its first and last token and until all was there.
+
+    ``prompt_tokens`` is the size of what the generator was given.
+    """
+
+    answer: Answer
+    ranking: Ranking
+    prompt_tokens: int
+    first: float
+    last: float
+    whole: float
+
+
+async def hear(citewell: Citewell, plan: Plan, keeping: Keeping) -> Heard:
+    """Ask one question and take the time; of a generator that failed, only what is said in its place counts.
+
+    Raises what `Citewell.stream` raises.
+    """
     start = time.perf_counter()
     first = last = 0.0
-    async with aclosing(citewell.stream(plan, keeping=ALONE)) as events:
+    ranking: Ranking | None = None
+    async with aclosing(citewell.stream(plan, keeping=keeping)) as events:
         async for event in events:
             now = time.perf_counter() - start
-            if isinstance(event, Restart):
+            if isinstance(event, Passages):
+                ranking = event.ranking
+            elif isinstance(event, Restart):
                 first = 0.0
             elif isinstance(event, Token):
                 first, last = first or now, now
-            elif isinstance(event, Done):
-                return _said(event.answer, question, ids, (first, last, now))
-    raise AssertionError("a stream of events ends with Done")
+            elif isinstance(event, Done) and ranking is not None:
+                return Heard(event.answer, ranking, event.prompt.tokens if event.prompt else 0, first, last, now)
+    raise AssertionError("a stream of events begins with Passages and ends with Done")
 
 
 def _said(answer: Answer, question: str, ids: CorpusIds, seconds: tuple[float, float, float]) -> Said:

@@ -6,6 +6,7 @@ the same queue, commit and indexes that documents take. Knows no metric.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
@@ -205,6 +206,23 @@ def read_rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
         if "_id" not in row:
             raise BadInput(f"{file}, line {number}, has no _id; give a folder in BEIR layout.")
         yield row
+
+
+def table_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a file of JSON lines, or of CSV if its name ends so, with the numbers of their lines.
+
+    Raises `BadInput` for what is not readable as that.
+    """
+    if file.suffix.lower() != ".csv":
+        yield from json_lines(file)
+        return
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            for row in reader:
+                yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{file} is not readable as CSV: {error}.") from error
 
 
 def json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

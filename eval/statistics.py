@@ -141,3 +141,18 @@ def _blocks(rows: int, width: int) -> Iterator[int]:
     step = max(1, _BLOCK // max(1, width))
     for start in range(0, rows, step):
         yield min(step, rows - start)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p values corrected for being many, in the order given: compare each with the level as it stands.
+
+    The chance that even one true hypothesis is rejected stays below the level, however the tests depend on each other:
+    the smallest p counts as often as there are tests, the next one as often less one, and none less than one before it
+    (Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6(2), 1979).
+    """
+    corrected = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = highest
+    return corrected

@@ -137,6 +137,7 @@ class Citewell:
         """
         purged = self.store.catalog.purge(collection.id, document_ids)
         self.store.remove_tuning(collection.id)
+        self.store.remove_scores()
         files, size = self.store.remove_originals(purged.originals)
         if not self.store.catalog.queue_length():  # what a purge that died has left; work in hand may need others
             self.store.remove_originals(self.store.originals.list())

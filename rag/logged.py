@@ -116,6 +116,21 @@ class Headline:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange:
+    """A question of the log and how it was answered: ``support`` is that of the least supported sentence, if any.
+
+    One that ``follows`` others in a conversation may mean nothing without them.
+    """
+
+    id: str
+    question: str
+    abstained: bool
+    support: float | None
+    collections: tuple[str, ...]
+    follows: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """An answer on its way into the log.
 
@@ -157,6 +172,16 @@ def redacted(texts: Texts, redact: Redact) -> Texts | None:
     if redact is Redact.ALL:
         return None
     return Texts(replace(texts.answer, question="", queries=()), None, texts.wish)
+
+
+def least_support(answer: Answer) -> float | None:
+    """Return the support of an answer's least supported sentence; 0 if one was withheld for want of it.
+
+    None where it says nothing that a document could support.
+    """
+    if answer.withheld:
+        return 0.0
+    return min((claim.support for claim in answer.claims if claim.checkable), default=None)
 
 
 def saw(ranking: Ranking, answer: Answer | None = None) -> frozenset[tuple[str, int]]:

@@ -243,8 +243,8 @@ promotions = sa.Table(
 # The log of answers. ``texts`` holds all that quotes documents or says what was asked, ``facts`` the rest: both JSON,
 # zlib-compressed. `question` and `text` stand beside them for listings and conversations. An answer without texts was
 # redacted, or rests on a document that was purged (`purged_at`); one without facts has not ended. `quoting` says that
-# its client gave it a conversation, whose words may come from anywhere. `cache_key` and `basis` say what an answer can
-# stand for again: an equal question over equal passages.
+# its client gave it a conversation, whose words may come from anywhere. `support` is that of its least supported
+# sentence. `cache_key` and `basis` say what an answer can stand for again: an equal question over equal passages.
 answers = sa.Table(
     "answers",
     metadata,
@@ -256,6 +256,7 @@ answers = sa.Table(
     sa.Column("cached", sa.Boolean, nullable=False),
     sa.Column("generator", sa.Text),
     sa.Column("abstained", sa.Boolean),
+    sa.Column("support", sa.Float),
     sa.Column("quoting", sa.Boolean, nullable=False),
     sa.Column("question", sa.Text),
     sa.Column("text", sa.Text),
@@ -301,5 +302,72 @@ answer_events = sa.Table(
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("created_at", UtcDateTime, nullable=False, index=True),
     sa.Column("name", sa.String(20), nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
+# What people ask and hold to be right, in the order of `number` within a collection. ``quoting`` says that the
+# reference is made of sentences of an answer, which rest on documents: it goes when these are purged (`purged_at`).
+golden_questions = sa.Table(
+    "golden_questions",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("collection_id", sa.ForeignKey("collections.id"), nullable=False, index=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("confirmed_at", UtcDateTime, nullable=False),
+    sa.Column("question", sa.Text, nullable=False),
+    sa.Column("reference", sa.Text),
+    sa.Column("answerable", sa.Boolean, nullable=False),
+    sa.Column("quoting", sa.Boolean, nullable=False),
+    sa.Column("purged_at", UtcDateTime),
+)
+golden_tags = sa.Table(
+    "golden_tags",
+    metadata,
+    sa.Column("question_id", sa.ForeignKey("golden_questions.id"), primary_key=True),
+    sa.Column("tag", sa.String(100), primary_key=True),
+)
+
+# The documents that answer a golden question, with the content that they had when somebody last confirmed it: none, if
+# they were not there. ``text`` are words of the passage that answers.
+golden_documents = sa.Table(
+    "golden_documents",
+    metadata,
+    sa.Column("question_id", sa.ForeignKey("golden_questions.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("text", sa.Text),
+    sa.Column("document_id", sa.String(32), index=True),
+    sa.Column("version", sa.Integer),
+    sa.Column("sha256", sa.String(64)),
+)
+
+# Runs of the report. Rows hold figures and ids of answers, no text of a document. A time of the schedule stands in
+# `due_at` once; `summary` is JSON, zlib-compressed. A run that is running has a lease.
+reports = sa.Table(
+    "reports",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("created_at", UtcDateTime, nullable=False, index=True),
+    sa.Column("started_at", UtcDateTime),
+    sa.Column("ended_at", UtcDateTime),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("due_at", UtcDateTime),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("settings_digest", sa.String(32)),
+    sa.Column("lease_owner", sa.String(100)),
+    sa.Column("lease_until", UtcDateTime),
+    sa.Column("summary", sa.LargeBinary),
+    sa.Column("error", sa.Text),
+    sa.UniqueConstraint("due_at", name="uq_reports_due_at"),
+)
+
+# What came of each question of a run: `data` is JSON, zlib-compressed; the answer stands in the log.
+report_items = sa.Table(
+    "report_items",
+    metadata,
+    sa.Column("report_id", sa.ForeignKey("reports.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("answer_id", sa.String(32), index=True),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )

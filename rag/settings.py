@@ -222,6 +222,70 @@ class AnswerSettings(_Part):
     resume_seconds: float = Field(300.0, gt=0, description="Its events can be read for so long after its end.")
 
 
+class ScoringSettings(_Part):
+    """What scores answers in evaluations and reports."""
+
+    judge: Literal["built-in", "openai"] = Field(
+        "built-in", description="built-in: the judge of the answers. openai: any OpenAI-compatible server."
+    )
+    base_url: str | None = Field(None, description="For example http://127.0.0.1:8000/v1.")
+    model: str | None = Field(None, description="Model name; by default the first that the server lists.")
+    api_key: SecretStr | None = Field(None, description="Sent as a bearer token; never logged.")
+    request_fields: dict[str, Any] = Field({}, description="As for the generator.")
+    context_tokens: int = Field(16_384, ge=256, description="The model's window: prompt and reply together.")
+    max_tokens: int = Field(2048, ge=16, description="Most tokens of one reply.")
+    timeout_seconds: float = Field(120.0, gt=0, description="Seconds for one score, whatever the judge.")
+    attempts: int = Field(3, ge=1, description="How often a score is tried before it counts as failed.")
+    retry_seconds: float = Field(1.0, ge=0, description="Pause before the second try, doubled for each one after it.")
+    in_flight: int = Field(4, ge=1, description="Answers that a language model judges at once.")
+    keep_days: float = Field(30.0, gt=0, description="Scores that nothing needed for so long are forgotten.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.judge == "openai" and not self.base_url:
+            raise ValueError("scoring.judge is 'openai' but scoring.base_url is not set, e.g. http://127.0.0.1:8000/v1")
+        if own := sorted(REQUEST_FIELDS & self.request_fields.keys()):
+            raise ValueError(f"scoring.request_fields must not hold what Citewell sets itself: {', '.join(own)}")
+        if self.max_tokens >= self.context_tokens:
+            raise ValueError("scoring.max_tokens must be smaller than scoring.context_tokens")
+        return self
+
+
+class ReportSettings(_Part):
+    """What the quality report asks, what it may cost, when it runs by itself, and who is told of it."""
+
+    schedule: str = Field("", description="Five fields of cron, for example '30 2 * * *'; empty: it runs when asked.")
+    timezone: str = Field("UTC", description="Where the times of the schedule are, for example Europe/Berlin.")
+    collections: list[str] = Field([], description="What a scheduled report is about; empty: every collection.")
+    golden: int | None = Field(None, ge=1, description="Most golden questions; by default all.")
+    traffic: int = Field(50, ge=0, description="Most answers of the last day that are judged again.")
+    generated: int = Field(20, ge=0, description="Most questions that are made of passages.")
+    gates: Path | None = Field(None, description="TOML file of what a report must reach; see `citewell report run`.")
+    seconds: float = Field(3600.0, gt=0, description="Then a report asks no more questions.")
+    judge_seconds: float = Field(1800.0, gt=0, description="Then it judges no more answers.")
+    tokens: int | None = Field(None, ge=0, description="Tokens of the generator after which it asks no more questions.")
+    share: float = Field(
+        0.5, gt=0, le=1, description="Share of the time in which a scheduled report works; live traffic has the rest."
+    )
+    webhook_url: str | None = Field(None, description="Told of every report by a signed POST of JSON.")
+    webhook_secret: SecretStr | None = Field(None, description="Key of the signature; never logged.")
+    mail_to: list[str] = Field([], description="Addresses that get a mail about a report that has not passed.")
+    mail_from: str = Field("citewell@localhost", description="The sender of these mails.")
+    smtp_host: str | None = Field(None, description="The mail server.")
+    smtp_port: int = Field(587, ge=1, le=65535, description="Its port.")
+    smtp_security: Literal["starttls", "tls", "none"] = Field("starttls", description="How the connection is secured.")
+    smtp_user: str | None = Field(None, description="The user there, if it wants one.")
+    smtp_password: SecretStr | None = Field(None, description="The password of that user; never logged.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.webhook_url and not self.webhook_secret:
+            raise ValueError("report.webhook_url is set but report.webhook_secret is not, by which calls are signed")
+        if self.mail_to and not self.smtp_host:
+            raise ValueError("report.mail_to is set but report.smtp_host is not, e.g. mail.example.org")
+        return self
+
+
 class IngestSettings(_Part):
     """Limits and pace of the ingest journey."""
 
@@ -336,6 +400,8 @@ class Settings(BaseSettings):
     judge: JudgeSettings = JudgeSettings()
     grounding: GroundingSettings = GroundingSettings()
     answers: AnswerSettings = AnswerSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    report: ReportSettings = ReportSettings()
     ingest: IngestSettings = IngestSettings()
     index: IndexSettings = IndexSettings()
 

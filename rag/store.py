@@ -23,6 +23,9 @@ from rag.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+#: The folder of the data folder with scores of answers by content (`eval.scored`); they quote documents.
+SCORES = "scores"
+
 
 @dataclass(frozen=True, slots=True)
 class Store:
@@ -41,17 +44,27 @@ class Store:
         """Where runs of `citewell tune` keep their state, in a folder for each collection."""
         return self.settings.data / "tuning"
 
+    @property
+    def scores_folder(self) -> Path:
+        """Where scores of answers are kept."""
+        return self.settings.data / SCORES
+
     def delete_collection(self, name: str) -> Collection:
         """Remove a collection: its rows in one transaction, then the files that nothing needs any more."""
         collection = self.catalog.collection(name)
         self.remove_originals(self.catalog.delete_collection(collection.id))
         self._remove_indexes(collection.id)
         self.remove_tuning(collection.id)
+        self.remove_scores()
         return collection
 
     def remove_tuning(self, collection_id: str) -> None:
         """Remove what a stopped run has kept: questions about passages that may be gone."""
         shutil.rmtree(self.tuning_folder / collection_id, ignore_errors=True)
+
+    def remove_scores(self) -> None:
+        """Remove all scores that were kept: they do not say which documents they quote, and can be made again."""
+        shutil.rmtree(self.scores_folder, ignore_errors=True)
 
     def remove_originals(self, shas: Sequence[str]) -> tuple[int, int]:
         """Remove those of some originals that no version has; return how many there were, and their bytes."""

@@ -39,6 +39,7 @@ OWNERS = {
     "docutils": {"ingest/restructured.py"},
     "striprtf": {"ingest/legacy.py"},
     "ir_measures": {"eval/ranking.py"},
+    "ragas": {"eval/ragas_metrics.py"},
     "chromadb": {"eval/peers/chroma.py"},
     "haystack": {"eval/peers/haystack.py"},
     "haystack_integrations": {"eval/peers/haystack.py"},

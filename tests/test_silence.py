@@ -37,14 +37,23 @@ with open_citewell(load_settings(data=Path(sys.argv[1]))) as citewell:
     create_app(citewell)
     from eval.ranking import import_ir_measures
     import_ir_measures()
-print(json.dumps({"seen": seen, "states": done, "answer": answer.text}))
+    from eval.judges import open_judge
+    from eval.scored import Sample
+    from eval.suite import score_all
+    scoring = citewell.store.settings.scoring
+    texts = tuple(passage.text for passage in answer.passages)
+    sample = Sample("1", answer.question, answer.text, texts, "The hotel limit is 145 euros per night.")
+    with open_judge(scoring, citewell.judge, citewell.embedder) as judge:
+        scored = score_all([sample], judge, scoring)
+print(json.dumps({"seen": seen, "states": done, "answer": answer.text, "scores": len(scored.scores)}))
 """
 
 
 def test_ingest_search_and_answers_reach_no_network(tmp_path: Path) -> None:
     """Parsers, tokenizers and models included: not one name is looked up, not one connection tried."""
     root = Path(__file__).parent.parent
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_", "DO_NOT_"))}
+    switches = ("HF_", "TRANSFORMERS_", "DO_NOT_", "RAGAS_")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(switches)}
     places = {
         "HOME": str(tmp_path / "home"),
         "TMPDIR": str(tmp_path / "tmp"),
@@ -59,7 +68,9 @@ def test_ingest_search_and_answers_reach_no_network(tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["states"] == ["ready"] * 10
     assert "euros per night" in found["answer"]
+    assert found["scores"] == 6
     assert found["seen"] == []
-    # Telemetry written in C++ is not heard above, but keeps its events in files: onnxruntime's would lie in these.
+    # Telemetry written in C++ is not heard above, but keeps its events in files: onnxruntime's would lie in these, and
+    # Ragas keeps who it reports on.
     left = [str(path) for name in ("home", "tmp") for path in (tmp_path / name).rglob("*")]
-    assert not [path for path in left if "onnxruntime" in path or path.endswith(".ses")]
+    assert not [path for path in left if "onnxruntime" in path or "ragas" in path or path.endswith(".ses")]

@@ -35,7 +35,13 @@ def serve(
     server: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = read_settings(ctx, data, log_default="info", server=server)
     from api.serve import serve as run
+    from eval.gates import read_gates
+    from eval.schedule import read_cron
 
+    if settings.report.schedule:  # said here, not by a worker that can not start
+        read_cron(settings.report.schedule, settings.report.timezone)
+    if settings.report.gates:
+        read_gates(settings.report.gates)
     raise typer.Exit(run(settings))
 
 
@@ -48,9 +54,9 @@ def worker(
 ) -> None:
     """Work off the queue until told to stop.
 
-    Reads the documents that wait and makes them searchable. Any number of workers may run on one data folder. Ctrl-C
-    and SIGTERM let it finish the document in hand; a second Ctrl-C gives that one back to the queue. Writes one log
-    line for each document.
+    Reads the documents that wait and makes them searchable, and makes the reports that wait or are due. Any number of
+    workers may run on one data folder. Ctrl-C and SIGTERM let it finish the document in hand; a second Ctrl-C gives
+    that one back to the queue. Writes one log line for each document.
     """
     settings = read_settings(ctx, data, log_default="info")
     from rag.assembly import open_citewell
@@ -67,13 +73,15 @@ def worker(
 def _work(citewell: Citewell, stop: threading.Event) -> None:
     import structlog
 
+    from eval.nightly import beside
     from ingest.worker import Worker
 
     log = structlog.get_logger(__name__)
     worker = Worker(citewell)
     log.info("worker started", data=str(citewell.store.settings.data), engine=citewell.embedder.engine)
     try:
-        worker.run(stop)
+        with beside(citewell, stop):
+            worker.run(stop)
     except KeyboardInterrupt:
         citewell.store.catalog.release(worker.owner)
     log.info("worker stopped")

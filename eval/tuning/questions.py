@@ -8,17 +8,15 @@ as found. Knows the catalog for what passages say, and no index.
 from __future__ import annotations
 
 import asyncio
-import csv
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from eval.folders import json_lines
+from eval.folders import table_rows
 from rag.catalog import Catalog
 from rag.errors import BadInput
 from rag.prompt import MESSAGE_TOKENS, estimate_tokens, fresh_tag, plain
@@ -89,12 +87,12 @@ def read_questions(file: Path, catalog: Catalog, collection: Collection) -> Read
     has no question or document.
     """
     found, left_out = [], []
-    for number, row in _rows(file):
+    for number, row in table_rows(file):
         question, names = row.get("question"), row.get("document")
         names = [names] if isinstance(names, str) else names
         if not isinstance(question, str) or not question.strip() or not names or not isinstance(names, list):
             raise BadInput(f"{file}, line {number}, needs a question and the document that answers it.")
-        passages = [(name, _passages_of(catalog, collection, str(name), row.get("text"))) for name in names]
+        passages = [(name, passages_of(catalog, collection, str(name), row.get("text"))) for name in names]
         if missing := [str(name) for name, some in passages if not some]:
             what = "has no such text" if row.get("text") else "is not in the collection"
             left_out.append(f"Line {number}: {', '.join(missing)[:100]} {what}.")
@@ -108,18 +106,11 @@ def read_questions(file: Path, catalog: Catalog, collection: Collection) -> Read
     return ReadQuestions(found, left_out)
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if file.suffix.lower() != ".csv":
-        yield from json_lines(file)
-        return
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            yield from enumerate(csv.DictReader(stream), 2)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{file} is not readable as CSV: {error}.") from error
+def passages_of(catalog: Catalog, collection: Collection, name: str, text: object = None) -> list[Passage]:
+    """Return the passages of the document of a name, with ``text`` those in which its words stand, in their order.
 
-
-def _passages_of(catalog: Catalog, collection: Collection, name: str, text: object) -> list[Passage]:
+    Spaces, signs and capitals make no difference.
+    """
     seqs = catalog.allowed_rows(collection.id, {"document": name[:1000]})
     found = [*catalog.passages(collection.id, [] if seqs is None else seqs.tolist()).values()]
     if isinstance(text, str) and text.strip():

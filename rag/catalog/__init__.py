@@ -1,4 +1,5 @@
-"""The catalog: the one truth. Collections, documents and their versions, the queue, chunks, tunings, answers.
+"""The catalog: the one truth. Collections, documents and their versions, the queue, chunks, tunings, answers,
+golden questions, runs of the report.
 
 The only folder with SQL. Every change that a search can notice is one transaction that also moves the collection's
 ``commits`` counter; readers compare that counter (`Catalog.pulse`) and fetch what is new. Knows no model, no index
@@ -9,15 +10,17 @@ from __future__ import annotations
 
 from rag.catalog.answers import Answers
 from rag.catalog.collections import wrong_embedder
+from rag.catalog.golden import Golden
 from rag.catalog.purge import Purge, Purged
 from rag.catalog.queue import Accepted, Queue, Retry
+from rag.catalog.reports import Reports
 from rag.catalog.rows import Pulse, Rows, Seal, TextRow
 from rag.catalog.tunings import Tunings
 
 __all__ = ["Accepted", "Catalog", "Pulse", "Purged", "Retry", "Seal", "TextRow", "wrong_embedder"]
 
 
-class Catalog(Queue, Rows, Purge, Tunings, Answers):
+class Catalog(Queue, Rows, Purge, Tunings, Answers, Golden, Reports):
     """The catalog at a SQLAlchemy ``url``; creates or migrates its tables when opened.
 
     Thread-safe. Raises `Misconfigured` if the database was written by a newer Citewell or is no catalog, and

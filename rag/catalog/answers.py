@@ -21,6 +21,7 @@ from rag.logged import (
     DEAD_SECONDS,
     LAST,
     Entry,
+    Exchange,
     Facts,
     Feedback,
     Followed,
@@ -29,6 +30,7 @@ from rag.logged import (
     Texts,
     Told,
     from_json,
+    least_support,
     to_json,
 )
 from rag.queries import Message, Speaker
@@ -38,6 +40,7 @@ from rag.schema import (
     answer_events,
     answer_feedback,
     answers,
+    report_items,
     versions,
 )
 
@@ -66,7 +69,7 @@ class Answers(Part):
                 documents = entry.saw | _said_before(connection, entry.logged)
                 kept = (
                     here.issuperset(entry.collections)
-                    and _all_there(connection, documents)
+                    and all_there(connection, documents)
                     and not _lost_a_turn(connection, entry.logged)
                 )
                 _put(connection, row if kept else row | _NO_TEXTS | {"purged_at": now()})
@@ -78,7 +81,7 @@ class Answers(Part):
     def open_answer(self, entry: Entry) -> None:
         """Begin an answer whose events are kept before it has ended; raises `NotFound` if a collection is gone."""
         with self._write() as connection:
-            if not _shared(connection, [entry]).issuperset(entry.collections) or not _all_there(connection, entry.saw):
+            if not _shared(connection, [entry]).issuperset(entry.collections) or not all_there(connection, entry.saw):
                 raise NotFound("A collection or a document was deleted meanwhile; ask again.")
             _put(connection, _row(entry) | {"seen_at": self._database.now(connection)})
             for table, rows in _links(entry, entry.saw).items():
@@ -182,6 +185,28 @@ class Answers(Part):
             ).one()
         return int(count), int(cached)
 
+    def exchanges(self, since: datetime, until: datetime) -> list[Exchange]:
+        """Return what was asked in [since, until) and is in the log with its words, but not what a report asked."""
+        asked = (answers.c.created_at >= since) & (answers.c.created_at < until)
+        reported = sa.exists().where(report_items.c.answer_id == answers.c.id)
+        query = (
+            sa.select(answers.c.id, answers.c.question, answers.c.abstained, answers.c.support)
+            .add_columns((answers.c.conversation.is_not(None) | answers.c.quoting).label("follows"))
+            .where(asked & answers.c.question.is_not(None) & answers.c.facts.is_not(None) & ~reported)
+            .order_by(answers.c.created_at, answers.c.id)
+        )
+        found_in: dict[str, list[str]] = {}
+        with self._read() as connection:
+            rows = connection.execute(query).all()
+            for ids in slices([row.id for row in rows]):
+                mine = sa.select(answer_collections).where(answer_collections.c.answer_id.in_(ids))
+                for row in connection.execute(mine.order_by(answer_collections.c.collection_id)):
+                    found_in.setdefault(row.answer_id, []).append(row.collection_id)
+        return [
+            Exchange(r.id, r.question, bool(r.abstained), r.support, tuple(found_in.get(r.id, ())), bool(r.follows))
+            for r in rows
+        ]
+
     # -- events of answers that can be resumed -----------------------------------------------------------------------
 
     def add_events(self, answer_id: str, events: Sequence[Told]) -> bool:
@@ -281,6 +306,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "id": logged.id, "created_at": logged.created_at, "conversation": logged.conversation,
         "cache_key": entry.cache_key, "basis": entry.basis, "cached": logged.cached, "generator": logged.generator,
         "abstained": logged.abstained, "quoting": entry.quoting,
+        "support": least_support(texts.answer) if texts else None,
         "question": readable(texts.plan.question) if texts and texts.plan else None,
         "text": readable(texts.answer.text) if texts else None,
         "texts": packed_text(to_json(texts)) if texts else None,
@@ -314,7 +340,7 @@ def _shared(connection: sa.Connection, entries: Sequence[Entry]) -> set[str]:
     return {found for found in wanted if share_collection(connection, found)}
 
 
-def _all_there(connection: sa.Connection, documents: Some[tuple[str, int]]) -> bool:
+def all_there(connection: sa.Connection, documents: Some[tuple[str, int]]) -> bool:
     """Say whether none of some versions was purged."""
     there: set[tuple[str, int]] = set()
     for ids in slices(sorted({document_id for document_id, _ in documents})):

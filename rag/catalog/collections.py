@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from rag.catalog.answers import drop_texts, looked_in, rests_on
+from rag.catalog.golden import drop_golden
 from rag.catalog.locks import own_collections
 from rag.catalog.part import Part, now, slices
 from rag.errors import BadInput, Conflict, Misconfigured, NotFound
@@ -20,6 +21,7 @@ from rag.schema import (
     chunks,
     collections,
     documents,
+    golden_questions,
     parses,
     promotions,
     seals,
@@ -107,7 +109,7 @@ class Collections(Part):
     def delete_collection(self, collection_id: str) -> list[str]:
         """Remove a collection with all its rows in one transaction; return the digests that no document needs now.
 
-        Answers that looked in it lose their texts.
+        Its golden questions go with it, and answers that looked in it lose their texts.
         """
         of_documents = sa.select(documents.c.id).where(documents.c.collection_id == collection_id)
         of_batches = sa.select(batches.c.id).where(batches.c.collection_id == collection_id)
@@ -117,6 +119,7 @@ class Collections(Part):
             mine = versions.c.document_id.in_(of_documents)
             shas = set(connection.scalars(sa.select(versions.c.sha256).where(mine)))
             drop_texts(connection, looked_in(collection_id) | rests_on(of_documents))
+            drop_golden(connection, golden_questions.c.collection_id == collection_id)
             connection.execute(vectors.delete().where(vectors.c.text_id.in_(of_texts)))
             connection.execute(batch_files.delete().where(batch_files.c.batch_id.in_(of_batches)))
             for table in (promotions, tunings, seals, chunks, bands, texts, batches):

@@ -2,8 +2,8 @@
 
 First the collection, shared by all that write in it, and alone by what deletes or purges. Then documents, an outer one
 before those inside it and those of one level by id; then versions by id; texts by digest; the collection's clock (see
-`rag.catalog.part.move_clock`), and a batch last. Answers are locked by id, behind their collections or alone. Knows no
-change: these are the clauses that SQLite, which has one writer at a time, leaves out.
+`rag.catalog.part.move_clock`), and a batch last. Answers are locked by id, and so are golden questions, behind their
+collections or alone. Knows no change: these are the clauses that SQLite, which has one writer at a time, leaves out.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from rag.catalog.answers import drop_texts_of
 from rag.catalog.collections import needed, remove_unused_parses, unused_parse
+from rag.catalog.golden import drop_quotes_of
 from rag.catalog.locks import own_collections
 from rag.catalog.part import ACTIVE, Part, slices
 from rag.schema import bands, batch_files, chunks, documents, parses, texts, vectors, versions
@@ -47,15 +48,17 @@ class Purge(Part):
     def purge(self, collection_id: str, document_ids: Sequence[str] | None = None) -> Purged:
         """Remove what is deleted or replaced in a collection, of all its documents or of some, in one transaction.
 
-        What is searched now, and what waits to be, stays. Answers that saw what goes lose their texts. The rows are
-        gone from the database's file too (SQLite overwrites them); the caller removes the originals, seals both
-        indexes, and then calls `forget_rows`.
+        What is searched now, and what waits to be, stays. Answers that saw what goes lose their texts, and golden
+        questions what they quote of it. The rows are gone from the database's file too (SQLite overwrites them); the
+        caller removes the originals, seals both indexes, and then calls `forget_rows`.
         """
         with self._database.erasing() as connection:
             own_collections(connection, collection_id)
             gone = _gone(connection, collection_id, document_ids)
             ids = [row.id for row in gone]
-            drop_texts_of(connection, collection_id, {(row.document_id, row.number) for row in gone})
+            versions_gone = {(row.document_id, row.number) for row in gone}
+            drop_texts_of(connection, collection_id, versions_gone)
+            drop_quotes_of(connection, versions_gone)
             passages, text_ids = _blank_chunks(connection, ids)
             found_texts, found_vectors = _remove_texts(connection, text_ids)
             for some in slices(ids):

@@ -133,6 +133,10 @@ def cases() -> list[Case]:
         made += [("GET", f"/v1/answers/{bad}", {}), ("DELETE", f"/v1/answers/{bad}", {})]
         made += [("GET", f"/v1/answers/{bad}/events", {})]
         made += [("POST", f"/v1/answers/{bad}/feedback", {"json": {"rating": "up"}})]
+        made += [(method, f"/v1/golden/{bad}", {}) for method in ("GET", "DELETE")]
+        made += [("POST", f"/v1/golden/{bad}/confirm", {})]
+        made += [(method, f"/v1/reports/{bad}", {}) for method in ("GET", "DELETE")]
+        made += [("POST", "/v1/golden", {"json": {"collection": "demo", "answers": [bad]}})]
     made += [
         ("GET", f"/v1/documents/{'0' * 32}/text?{part}", {})
         for part in ("start=-1", "start=x", "start=" + "9" * 99, "length=0", "length=100001", "length=")
@@ -149,8 +153,25 @@ def cases() -> list[Case]:
     ]  # fmt: skip
     made += [("GET", f"/v1/answers?{part}", {}) for part in ("limit=0", "limit=101", "limit=x", "collection=nope")]
     made += [("POST", "/v1/answers/x/feedback", {"content": body, "headers": JSON}) for body in BODIES]
+    made += [("GET", f"/v1/golden?{part}", {}) for part in ("limit=0", "limit=1001", "limit=x", "collection=nope")]
+    made += [("POST", "/v1/golden", {"content": body, "headers": JSON}) for body in BODIES]
+    made += [
+        ("POST", "/v1/golden", {"content": f'{{"collection": "demo", "questions": [{one}]}}', "headers": JSON})
+        for one in ("", "1", "{}", *(f'{{"question": {text}}}' for text in TEXTS),
+            '{"question": "x", "documents": ["a.txt"]}', '{"question": "x", "documents": [{"name": ""}]}',
+            '{"question": "x", "answer": "y", "answerable": false}', '{"question": "x", "answerable": 0}',
+            '{"question": "x", "tags": "y"}', '{"question": "x", "tags": [""]}', f'{{"question": {LONE}}}')
+    ]  # fmt: skip
     wrong = [body for body in BODIES if not body.endswith(b"{}")]
     made += [("POST", "/v1/collections/demo/purge", {"content": body, "headers": JSON}) for body in wrong]
+    made += [("POST", "/v1/reports", {"content": body, "headers": JSON}) for body in wrong]
+    made += [
+        ("POST", "/v1/reports", {"content": one, "headers": JSON})
+        for one in ('{"collections": ["nope"]}', '{"collections": "demo"}', '{"since": "yesterday"}', '{"limit": 0}',
+            '{"limit": 1.5}', f'{{"label": {LONE}}}', '{"colour": 1}')
+    ]  # fmt: skip
+    made += [("GET", f"/v1/reports?{part}", {}) for part in ("limit=0", "limit=101", "limit=x")]
+    made += [("GET", f"/v1/reports/{'0' * 32}?format={form}", {}) for form in ("xml", "html", "json")]
     made += [
         ("POST", "/v1/collections/demo/purge", {"json": {"documents": named}})
         for named in ([], "x", [1], ["never"], {"a": 1})

@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 
 from rag.catalog import Accepted, Catalog
 from rag.errors import BadInput, Conflict, Misconfigured, NotFound, Unavailable
+from rag.golden import GoldenDocument, Proposed
 from rag.records import Stage, State
 from rag.schema import chunks, documents, metadata, parses, versions
 from rag.schema import texts as texts_table
@@ -455,6 +456,8 @@ def test_deleting_a_collection_leaves_no_row_and_names_the_originals_that_nothin
     put(catalog, other, "shared", ["tide"])
     mine = catalog.find_document(collection, "mine").newest.sha256
     catalog.promote(catalog.add_tuning(collection, EMBEDDER, Tuned(0.5, 0.5), {}).id)
+    asked = Proposed("What?", documents=(GoldenDocument("mine"),), tags=frozenset({"t"}))
+    catalog.add_golden(collection, [asked])
     assert catalog.delete_collection(collection) == [mine]
     with catalog._read() as connection:
         left = {
@@ -464,4 +467,5 @@ def test_deleting_a_collection_leaves_no_row_and_names_the_originals_that_nothin
         "collections": 1, "documents": 1, "versions": 1, "parses": 1, "chunks": 1, "texts": 1, "vectors": 1, "bands": 5,
         "batches": 1, "batch_files": 1, "seals": 0, "tunings": 0, "promotions": 0, "answers": 0,
         "answer_collections": 0, "answer_documents": 0, "answer_feedback": 0, "answer_events": 0,
+            "golden_questions": 0, "golden_tags": 0, "golden_documents": 0, "reports": 0, "report_items": 0,
     }  # fmt: skip

@@ -1,0 +1,170 @@
+"""Report runs in the catalog: asked for, claimed by one process at a time, kept question by question, and listed.
+
+A time of the schedule is claimed by the row that names it, which can be there once. A run whose process died is claimed
+by another one and goes on behind the last question that is kept. Knows nothing of what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from rag.catalog.part import Part, now, packed_text, unpacked_text
+from rag.errors import NotFound
+from rag.reported import Progress, Reported, ReportItem
+from rag.schema import UtcDateTime, report_items, reports
+
+_NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_until": None}
+
+
+class Reports(Part):
+    """The part of the catalog that knows report runs."""
+
+    def open_report(self, request: Mapping[str, Any], due_at: datetime | None = None) -> Reported | None:
+        """Ask for a run, which waits until it is claimed; None if there is one for that time of the schedule."""
+        row = {
+            "id": secrets.token_hex(16), "created_at": now(), "state": Progress.QUEUED.value, "request": dict(request),
+            "due_at": due_at,
+        }  # fmt: skip
+        with self._write() as connection:
+            made = connection.scalar(self._database.insert_new(reports).returning(reports.c.id), row)
+        return None if made is None else self.report(made)
+
+    def claim_report(self, owner: str, lease_seconds: float, report_id: str | None = None) -> Reported | None:
+        """Take the run that waits longest, or whose owner is silent for longer than its lease; None if there is none.
+
+        With ``report_id`` that one or none.
+        """
+        with self._read() as connection:  # who looks for work must not take the write lock
+            if connection.scalar(_waiting(self._database.now(connection), report_id)) is None:
+                return None
+        with self._write() as connection:
+            at = self._database.now(connection)
+            found = connection.scalar(_waiting(at, report_id).with_for_update(skip_locked=True))
+            if found is None:
+                return None
+            lease = {"lease_owner": owner, "lease_until": at + timedelta(seconds=lease_seconds)}
+            began = sa.literal(now(), UtcDateTime)
+            begun = {"state": Progress.RUNNING.value, "started_at": sa.func.coalesce(reports.c.started_at, began)}
+            connection.execute(reports.update().where(reports.c.id == found).values(lease | begun))
+        return self.report(found)
+
+    def add_report_item(self, report_id: str, owner: str, item: ReportItem, lease_seconds: float) -> bool:
+        """Keep what came of a question, in place of what was kept of it, and prolong the lease.
+
+        False, and nothing is kept, if the lease is lost.
+        """
+        row = {
+            "report_id": report_id, "number": item.number, "answer_id": item.answer_id,
+            "data": packed_text(json.dumps(dict(item.data))),
+        }  # fmt: skip
+        with self._write() as connection:
+            until = self._database.now(connection) + timedelta(seconds=lease_seconds)
+            held = reports.update().where(_mine(report_id, owner)).values(lease_until=until)
+            if not connection.execute(held).rowcount:
+                return False
+            same = (report_items.c.report_id == report_id) & (report_items.c.number == item.number)
+            connection.execute(report_items.delete().where(same))
+            connection.execute(report_items.insert(), row)
+        return True
+
+    def beat_report(self, report_id: str, owner: str, lease_seconds: float) -> bool:
+        """Prolong the lease of a run; False if it is lost."""
+        with self._write() as connection:
+            until = self._database.now(connection) + timedelta(seconds=lease_seconds)
+            held = reports.update().where(_mine(report_id, owner)).values(lease_until=until)
+            return bool(connection.execute(held).rowcount)
+
+    def end_report(
+        self,
+        report_id: str,
+        owner: str,
+        summary: Mapping[str, Any] | None,
+        settings_digest: str,
+        error: str | None = None,
+    ) -> bool:
+        """End a run: done, or failed with an ``error``; False if the lease is lost."""
+        state = Progress.FAILED if error else Progress.DONE
+        row = {
+            "state": state.value, "ended_at": now(), "settings_digest": settings_digest, "error": error,
+            "summary": None if summary is None else packed_text(json.dumps(dict(summary))), **_NO_LEASE,
+        }  # fmt: skip
+        with self._write() as connection:
+            return bool(connection.execute(reports.update().where(_mine(report_id, owner)).values(row)).rowcount)
+
+    def release_report(self, report_id: str, owner: str) -> None:
+        """Give a run back that was begun, for another process to go on with."""
+        waits = {"state": Progress.QUEUED.value, **_NO_LEASE}
+        with self._write() as connection:
+            connection.execute(reports.update().where(_mine(report_id, owner)).values(waits))
+
+    def report(self, report_id: str) -> Reported:
+        """Return a run; raises `NotFound`."""
+        found = self._reports(sa.select(reports).where(reports.c.id == report_id))
+        if not found:
+            raise NotFound(f"There is no report {report_id[:64]!r}; `citewell report list` shows what there is.")
+        return found[0]
+
+    def report_items(self, report_id: str) -> list[ReportItem]:
+        """Return what came of the questions of a run so far, in their order."""
+        mine = sa.select(report_items).where(report_items.c.report_id == report_id).order_by(report_items.c.number)
+        with self._read() as connection:
+            rows = connection.execute(mine).all()
+        return [ReportItem(row.number, row.answer_id, json.loads(unpacked_text(row.data))) for row in rows]
+
+    def list_reports(
+        self, *, state: Progress | None = None, before: datetime | None = None, limit: int = 20
+    ) -> list[Reported]:
+        """Return the last runs, the newest first: those in a ``state``, and asked for ``before`` a moment."""
+        query = sa.select(reports)
+        if state is not None:
+            query = query.where(reports.c.state == state.value)
+        if before is not None:
+            query = query.where(reports.c.created_at < before)
+        return self._reports(query.order_by(reports.c.created_at.desc(), reports.c.id).limit(limit))
+
+    def last_due(self) -> datetime | None:
+        """Return the last time of the schedule for which a run was asked."""
+        with self._read() as connection:
+            found: datetime | None = connection.scalar(sa.select(sa.func.max(reports.c.due_at)))
+        return found
+
+    def delete_report(self, report_id: str) -> None:
+        """Remove a run with its figures; raises `NotFound`."""
+        with self._write() as connection:
+            connection.execute(report_items.delete().where(report_items.c.report_id == report_id))
+            if not connection.execute(reports.delete().where(reports.c.id == report_id)).rowcount:
+                raise NotFound(f"There is no report {report_id[:64]!r}; `citewell report list` shows what there is.")
+
+    def _reports(self, query: sa.Select[Any]) -> list[Reported]:
+        count = sa.select(report_items.c.report_id, sa.func.count()).group_by(report_items.c.report_id)
+        with self._read() as connection:
+            rows = connection.execute(query).all()
+            ids = [row.id for row in rows]
+            counted = connection.execute(count.where(report_items.c.report_id.in_(ids))).all()
+            answered = {row[0]: int(row[1]) for row in counted}
+        return [_reported(row, answered.get(row.id, 0)) for row in rows]
+
+
+def _waiting(at: datetime, report_id: str | None) -> sa.Select[Any]:
+    silent = (reports.c.state == Progress.RUNNING.value) & (reports.c.lease_until < at)
+    query = sa.select(reports.c.id).where((reports.c.state == Progress.QUEUED.value) | silent)
+    if report_id is not None:
+        query = query.where(reports.c.id == report_id)
+    return query.order_by(reports.c.created_at, reports.c.id).limit(1)
+
+
+def _mine(report_id: str, owner: str) -> sa.ColumnElement[bool]:
+    return (reports.c.id == report_id) & (reports.c.lease_owner == owner)
+
+
+def _reported(row: sa.Row[Any], answered: int) -> Reported:
+    return Reported(
+        row.id, row.created_at, Progress(row.state), row.request, row.due_at, row.started_at, row.ended_at,
+        row.settings_digest, json.loads(unpacked_text(row.summary)) if row.summary else None, row.error, answered,
+    )  # fmt: skip

@@ -1,0 +1,330 @@
+"""The report end to end: it finds what was broken on purpose and names the cause, and is quiet where nothing changed.
+
+Sixty documents, each of which says the colour of one flag, and a golden question about each.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eval.findings import Findings, findings_of
+from eval.questions import Sizes
+from eval.report import LEASE, Bounds, Parts, Stopped, load_run, run_report, usual_parts
+from eval.runs import Cause, Request, Source, plain
+from rag.assembly import Citewell, open_citewell
+from rag.errors import BadInput, Conflict
+from rag.golden import GoldenDocument, Proposed
+from rag.protocols import Generator, Hits
+from rag.records import Block, Chunk, Delta, Kind, ParsedDocument, Prompt, Usage
+from rag.reported import Progress
+from rag.retrieval import Indexes
+from rag.settings import Settings, load_settings
+from rag.testing import ScriptedGenerator, WordEmbedder
+
+EMBEDDER = WordEmbedder()
+SYLLABLES = "ba ce di fo gu ka le mi no pu ra se ti vo zu".split()
+COUNT = 60
+GOLDEN_ONLY = Parts(Sizes(traffic=0, generated=0))
+
+
+def land(number: int) -> str:
+    return (SYLLABLES[number % 15] + SYLLABLES[number // 15] + SYLLABLES[(7 * number) % 15] + "land").title()
+
+
+def colour(number: int) -> str:
+    return SYLLABLES[number % 15] + "x" + SYLLABLES[number // 15] + "ine"
+
+
+def put(citewell: Citewell, name: str, text: str) -> None:
+    """Make a text the content of a document, as a parse of it would."""
+    catalog = citewell.store.catalog
+    sha = f"{zlib.crc32(text.encode()):064x}"
+    version, _ = catalog.accept(catalog.ensure_collection("flags").id, name, sha, len(text))
+    assert catalog.claim("t", 60) is not None
+    parsed = ParsedDocument.from_blocks([Block(Kind.TEXT, text, 1)], "text/plain", name)
+    chunks = [Chunk(e.text, "", e.start, e.end, e.kind, e.page, e.section, 1) for e in parsed.elements]
+    catalog.commit(version.id, "t", parsed, chunks, EMBEDDER.encode([text]).vectors, EMBEDDER.fingerprint)
+
+
+def about(number: int, shade: str | None = None) -> str:
+    return f"The flag of {land(number)} is {shade or colour(number)}. Ships of {land(number)} carry it at the stern."
+
+
+def ask_for(citewell: Citewell, **values: Any) -> Any:
+    asked = citewell.store.catalog.open_report(plain(Request(("flags",), **values)))
+    assert asked is not None
+    claimed = citewell.store.catalog.claim_report("me", LEASE, asked.id)
+    assert claimed is not None
+    return claimed
+
+
+def reported(citewell: Citewell, parts: Parts = GOLDEN_ONLY, **values: Any) -> Findings:
+    asked = ask_for(citewell, **values)
+    run_report(citewell, asked, "me", parts)
+    return findings_of(citewell.store.catalog, citewell.store.catalog.report(asked.id))
+
+
+@pytest.fixture
+def plain_settings(tmp_path) -> Settings:
+    """The parts that count words: what they do can be told beforehand."""
+    return load_settings(
+        data=tmp_path / "data",
+        generator={"reader": "words"},
+        judge={"kind": "words"},
+        retrieval={"top_k": 3, "rerank_candidates": 60},
+    )
+
+
+@pytest.fixture
+def flags(plain_settings: Settings) -> Iterator[Citewell]:
+    """Sixty documents with a golden question each, and a first report on them."""
+    with open_citewell(plain_settings, embedder=EMBEDDER) as citewell:
+        for number in range(COUNT):
+            put(citewell, f"{number}.txt", about(number))
+        golden = [
+            Proposed(
+                f"What is the flag of {land(number)}?", colour(number), True, (GoldenDocument(f"{number}.txt"),),
+                frozenset({"even" if number % 2 == 0 else "odd"}),
+            )
+            for number in range(COUNT)
+        ]  # fmt: skip
+        citewell.store.catalog.add_golden(citewell.store.catalog.collection("flags").id, golden)
+        found = reported(citewell)
+        assert found.headlines["correctness"].value == 1
+        assert found.failed == []
+        yield citewell
+
+
+@dataclass
+class Inventive:
+    """Says what the best passage says, and in every third answer also what none does."""
+
+    name: str = "inventive"
+    quotes: bool = False
+    asked: int = 0
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:
+        self.asked += 1
+        yield Delta(prompt.passages[0].text.partition(". ")[0] + " [1].")
+        if self.asked % 3 == 0:
+            yield Delta(" Nine golden elephants guard every museum there [1].")
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass
+class Shuffling:
+    """A cross-encoder whose scores have nothing to do with the question."""
+
+    name: str = "shuffling"
+    window: int = 512
+
+    def lengths(self, question: str, passages: Sequence[str]) -> list[int]:
+        return [len(f"{question} {passage}".split()) for passage in passages]
+
+    def score(self, question: str, passages: Sequence[str]) -> list[float]:
+        return [float(zlib.crc32(f"{question} {passage}".encode())) for passage in passages]
+
+
+@dataclass
+class Holed:
+    """An index that has lost some of its rows."""
+
+    whole: Any
+    lost: list[int] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.whole, name)
+
+    def search(self, query: Any, k: int, allowed: Any = None) -> Hits:
+        found = self.whole.search(query, k, allowed)
+        kept = ~np.isin(found.seqs, self.lost)
+        return Hits(found.seqs[kept], found.scores[kept])
+
+
+def again(settings: Settings, **parts: Any) -> Any:
+    return open_citewell(settings, embedder=EMBEDDER, **parts)
+
+
+def sure(found: Findings) -> set[str]:
+    return {change.metric for change in found.changes if change.is_sure and change.mean < 0}
+
+
+# -- broken on purpose -----------------------------------------------------------------------------------------------
+
+
+def test_a_fifth_of_the_index_is_gone(flags, plain_settings):
+    """Twelve questions fail, all by retrieval; recall and correctness drop for certain, which is no pass."""
+    with again(plain_settings) as citewell:
+        opened, lost = citewell.open_indexes, list(range(1, COUNT + 1, 5))
+        citewell.open_indexes = lambda collection: Indexes(
+            Holed(opened(collection).dense, lost), Holed(opened(collection).lexical, lost)
+        )
+        found = reported(citewell)
+    assert found.causes == {Cause.RETRIEVAL: 12} | {cause: 0 for cause in Cause if cause is not Cause.RETRIEVAL}
+    assert {"correctness", "recall@5", "ndcg@10"} <= sure(found)
+    assert found.headlines["recall@5"].value == 0.8
+    assert not found.verdict.passed
+
+
+def test_passages_are_shuffled(flags, plain_settings):
+    """What was found is put anywhere: all that failed did so by ranking, though it was among the candidates."""
+    with again(plain_settings, reranker=Shuffling()) as citewell:
+        found = reported(citewell)
+    failed = found.causes[Cause.RANKING]
+    assert failed > COUNT / 2
+    assert sum(found.causes.values()) == failed
+    assert {"correctness", "ndcg@10"} <= sure(found)
+
+
+def test_every_third_answer_has_a_sentence_that_is_made_up(flags, plain_settings):
+    """Support drops, correctness does not; each of those answers is put down to reading and among the worst."""
+    with again(plain_settings, generator=Inventive()) as citewell:
+        found = reported(citewell)
+    assert sure(found) == {"supported"}
+    assert found.headlines["correctness"].value == 1
+    assert found.causes == {Cause.READING: COUNT // 3} | {cause: 0 for cause in Cause if cause is not Cause.READING}
+    assert all("elephants" in found.answers[one.answer_id].texts.answer.text for one in found.worst)
+
+
+def test_a_document_went_back_to_an_older_version(flags):
+    """Ten documents say another colour than when their questions were confirmed: the one that answers is missing."""
+    for number in range(10):
+        put(flags, f"{number}.txt", about(number, "grey"))
+    found = reported(flags)
+    assert found.causes[Cause.MISSING] == 10
+    assert sum(found.causes.values()) == 10
+    assert "correctness" in sure(found)
+    assert len(found.drifted) == 10
+
+
+def test_documents_that_were_deleted_are_missing_and_those_that_are_not_read_are_parsing(flags):
+    catalog = flags.store.catalog
+    owner = catalog.collection("flags").id
+    catalog.delete_document(catalog.find_document(owner, "0.txt").id)
+    put(flags, "1.txt", "Scanned without a word of sense.")
+    [question] = [one for one in catalog.list_golden(owner) if one.documents[0].name == "1.txt"]
+    catalog.confirm_golden(question.id)
+    found = reported(flags)
+    assert found.causes[Cause.MISSING] == 1
+    assert found.causes[Cause.PARSING] == 1
+
+
+def test_twenty_repeats_of_an_unchanged_system_raise_no_alarm(flags):
+    for _ in range(20):
+        found = reported(flags, limit=10)
+        assert found.verdict.passed
+        assert sure(found) == set()
+    assert len(found.before) == 20
+
+
+# -- the run ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_holds_figures_and_the_log_the_words(flags):
+    """Each answer is in the log under its id; the run has no word of a document."""
+    found = reported(flags, limit=5)
+    catalog = flags.store.catalog
+    items = catalog.report_items(found.run.id)
+    assert [item.number for item in items] == [0, 1, 2, 3, 4]
+    assert all("stern" in catalog.answer(item.answer_id).texts.answer.passages[0].text for item in items)
+    assert not any(word in str([item.data for item in items]) for word in ("stern", "flag of", colour(0)))
+    assert load_run(catalog, catalog.report(found.run.id)) == found.run
+    one = found.run.asked[0]
+    assert set(one.seconds) == {"first", "last", "end"}
+    assert {"dense", "lexical"} <= set(one.stages)
+    assert found.run.service.documents == COUNT
+
+
+def test_questions_are_paired_with_their_tags(flags):
+    found = reported(flags)
+    tags = [one.tags for one in found.run.asked]
+    assert sorted(tags) == [("even",)] * (COUNT // 2) + [("odd",)] * (COUNT // 2)
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(flags):
+    """Told to stop after the third question it gives itself back; another process asks the other ones alone."""
+    catalog, stop = flags.store.catalog, threading.Event()
+    asked = ask_for(flags, limit=6)
+    with pytest.raises(Stopped):
+        run_report(flags, asked, "me", GOLDEN_ONLY, stop=stop, progress=lambda done, _: done == 2 and stop.set())
+    assert catalog.report(asked.id).state is Progress.QUEUED
+    before = [item.answer_id for item in catalog.report_items(asked.id)]
+    assert len(before) == 3
+    taken = catalog.claim_report("another", LEASE, asked.id)
+    run = run_report(flags, taken, "another", GOLDEN_ONLY)
+    assert [one.answer_id for one in run.asked][:3] == before
+    assert len(run.asked) == 6
+
+
+def test_a_run_that_another_process_took_over_is_not_written_to(flags):
+    asked = ask_for(flags, limit=2)
+    with pytest.raises(Conflict, match="Another process"):
+        run_report(flags, asked, "somebody else", GOLDEN_ONLY)
+    assert flags.store.catalog.report_items(asked.id) == []
+
+
+def test_a_run_ends_with_its_time_and_says_what_it_left_out(flags):
+    parts = Parts(GOLDEN_ONLY.sizes, bounds=Bounds(seconds=1e-9))
+    run = run_report(flags, ask_for(flags), "me", parts)
+    assert run.asked == ()
+    assert run.left_out == ("60 of 60 questions were not asked: the time of 1e-09 seconds was over.",)
+
+
+def test_tokens_that_a_run_may_cost_bound_it(flags, plain_settings):
+    """A model says that an answer took 40 tokens: with 100 to spend, the third question is the last."""
+
+    @dataclass
+    class Costly(Inventive):
+        async def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:
+            yield Delta(f"{prompt.question[8:-1]} [1].", usage=Usage(30, 10))
+
+    with again(plain_settings, generator=Costly()) as citewell:
+        run = run_report(citewell, ask_for(citewell), "me", Parts(GOLDEN_ONLY.sizes, bounds=Bounds(tokens=100)))
+    assert len(run.asked) == 3
+    assert "100 tokens that a run may cost" in run.left_out[0]
+
+
+def test_a_question_without_an_answer_is_counted_and_listed(flags, plain_settings):
+    """The model is down and nothing stands in: every question has its reason, none a score, and the run ends."""
+    alone = plain_settings.model_copy(
+        update={"generator": plain_settings.generator.model_copy(update={"fall_back": False})}
+    )
+    failing: Generator = ScriptedGenerator([], failure="The server fell silent.")
+    with again(alone, generator=failing) as citewell:
+        found = reported(citewell, limit=4)
+    assert found.unscored == {"no answer: The server fell silent.": 4}
+    assert found.headlines == {}
+
+
+def test_without_a_question_there_is_no_report(settings):
+    with open_citewell(settings, embedder=EMBEDDER) as citewell:
+        citewell.store.catalog.create_collection("flags")
+        asked = ask_for(citewell)
+        with pytest.raises(BadInput, match="citewell golden add"):
+            run_report(citewell, asked, "me", GOLDEN_ONLY)
+        ended = citewell.store.catalog.report(asked.id)
+        assert (ended.state, "golden add" in ended.error) == (Progress.FAILED, True)
+        with pytest.raises(Conflict, match="has no figures"):
+            load_run(citewell.store.catalog, ended)
+
+
+def test_the_usual_parts_score_by_the_suite_and_judge_what_people_asked(flags):
+    """Golden questions get the suite's scores too; what was asked yesterday is judged, and not asked again."""
+    answer = flags.ask_once(flags.plan(f"What is the flag of {land(3)}?", ["flags"]))
+    with usual_parts(flags) as parts:
+        found = reported(flags, parts, limit=3)
+    assert len(found.run.of(Source.GOLDEN)) == 3
+    [seen] = found.run.of(Source.TRAFFIC)
+    assert (seen.answer_id, seen.failed) == (answer.id, None)
+    assert {"faithfulness", "factual_correctness", "context_recall"} <= set(
+        found.run.of(Source.GOLDEN)[0].scores.values
+    )
