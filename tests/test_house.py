@@ -58,7 +58,7 @@ OWNERS = {
 #: Inside rag: these know no other file of it but those named.
 GROUND = {
     "queries": set(), "records": {"queries"}, "answers": {"queries", "records"}, "errors": set(),
-    "settings": {"errors"}, "protocols": {"records"},
+    "setting_parts": set(), "settings": {"errors", "setting_parts"}, "protocols": {"records"},
 }  # fmt: skip
 
 

@@ -52,8 +52,8 @@ class CountingEmbedder(WordEmbedder):
 
 
 def quick(settings: Settings) -> Settings:
-    """One parsing process, and short pauses."""
-    given = {"parsers": 1, "poll_seconds": 0.05, "retry_seconds": 0.05, "lease_seconds": 1.0}
+    """One parsing process, and short pauses; leases are long, so that a slow machine loses none by the way."""
+    given = {"parsers": 1, "poll_seconds": 0.05, "retry_seconds": 0.05}
     return settings.model_copy(update={"ingest": settings.ingest.model_copy(update=given)})
 
 
