@@ -76,7 +76,7 @@ class Countdown:
                 os.write(self._out, line)
             elif what.startswith(self.n) if isinstance(self.n, str) else self.reached == self.n:
                 self.n = -1
-                os.kill(os.getpid(), self.number)
+                signal.pthread_kill(threading.get_ident(), self.number)  # this thread goes no further
 
     def watch(self) -> None:
         """Count from here on, in all threads."""

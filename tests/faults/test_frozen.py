@@ -100,7 +100,7 @@ def test_frozen_inside_a_transaction_it_holds_the_lock_and_loses_nothing(zygote,
     begin(data, old, new, acts)
     arguments = ["work", str(data), str(tmp_path / "none"), "sql INSERT INTO chunks", "", int(signal.SIGSTOP)]
     pid = zygote.fork("tests.faults.points:die", arguments, tmp_path / "log")
-    until(lambda: stopped(pid), "the worker is frozen")
+    until(lambda: stands_still(pid), "the worker is frozen")
     assert not free(data)
     with opened(data) as citewell:
         assert [len(found(citewell, "oldmark")), len(found(citewell, "newmark"))] == [1, 0]
@@ -113,8 +113,3 @@ def test_frozen_inside_a_transaction_it_holds_the_lock_and_loses_nothing(zygote,
         assert [len(found(citewell, "oldmark")), len(found(citewell, "newmark"))] == [0, 1]
         assert citewell.store.catalog.pulse(citewell.store.catalog.collection("c").id).last_seq == 2
     checked(data)
-
-
-def stopped(pid):
-    """Whether a process is frozen."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
