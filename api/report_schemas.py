@@ -6,9 +6,10 @@ This module knows no route and no database.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
+from pydantic_core import PydanticCustomError
 
 from api.schemas import Text
 from rag.reported import Reported
@@ -16,6 +17,16 @@ from rag.reported import Reported
 
 class _Reply(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+def _written(moment: object) -> object:
+    """Refuse a number, which would count seconds or milliseconds since 1970, by its size."""
+    if isinstance(moment, bool | int | float):
+        raise PydanticCustomError("moment", "Must be written as a date with its time and zone")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written)]
 
 
 class ReportRequest(BaseModel):
@@ -26,7 +37,7 @@ class ReportRequest(BaseModel):
     )
 
     collections: list[Text] = Field([], max_length=100, description="Names of collections; empty: all of them.")
-    since: AwareDatetime | None = Field(None, description="Judge answers that were given since then; else of a day.")
+    since: Moment | None = Field(None, description="Judge answers that were given since then; else of a day.")
     limit: StrictInt | None = Field(None, ge=1, le=100_000, description="Most questions of each source.")
     label: Text | None = Field(None, max_length=200, description="What is tried: only equal ones are compared.")
 

@@ -135,6 +135,20 @@ def metrics(answered: Sequence[Answered]) -> dict[str, Metric]:
     - ``sentence_...``: of the sentences that an answer cites against the gold ones of a long answer: precision over the
       questions that were answered, recall and F1 over all that have some, in which an abstention counts 0.
     """
+    return {name: _metric(parts) for name, parts in _parts(answered).items()}
+
+
+def each(answered: Sequence[Answered]) -> list[dict[str, float]]:
+    """Return for each question its own share of every figure of `metrics` in which something of it is counted."""
+    found: list[dict[str, float]] = [{} for _ in answered]
+    for name, parts in _parts(answered).items():
+        for values, (counts, counted) in zip(found, parts, strict=True):
+            if counted:
+                values[name] = counts / counted
+    return found
+
+
+def _parts(answered: Sequence[Answered]) -> dict[str, list[Part]]:
     possible = any(not one.known.answerable for one in answered)
     counted: dict[str, Callable[[Answered], Part]] = {
         "f1": lambda one: _words(one, word_f1),
@@ -153,7 +167,7 @@ def metrics(answered: Sequence[Answered]) -> dict[str, Metric]:
         "sentence_recall": lambda one: _sentences(one)[1],
         "sentence_f1": lambda one: _sentences(one)[2],
     }
-    return {name: _metric([part(one) for one in answered]) for name, part in counted.items()}
+    return {name: [part(one) for one in answered] for name, part in counted.items()}
 
 
 def as_json(found: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.runs import Asked, Run, Source
+from eval.runs import Asked, Change, Run, Scope, Source
+from eval.scored import METRICS
 from eval.statistics import compare, holm, interval, interval_of
 
 #: The metrics that stand at the top of the page and that are tested, in their order.
@@ -32,9 +33,13 @@ ANSWERS = (
 HISTORY = 30
 #: What a change is against that gates and the page look for.
 LAST_RUN = "last run"
-#: Corrected p values up to this one count as a change.
-SIGNIFICANCE = 0.05
 PERCENTILES = (50, 95, 99)
+EVERYTHING = Scope()
+#: The names of all that is scored question by question, of shares, of seconds, and of the state of the service.
+SCORED = tuple(dict.fromkeys([*HEADLINES, *RETRIEVAL, *ANSWERS, *METRICS]))
+RATES = ("error_rate", "fall_back_rate", "abstention_rate")
+SECONDS = tuple(f"seconds_{until}_p{p}" for until in ("first", "last", "end") for p in PERCENTILES)
+SERVICE = ("documents", "passages", "index_bytes", "waiting", "oldest_seconds", "failed_documents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,36 +58,6 @@ class Figure:
         return {
             "value": round(self.value, 4), "low": round(self.low, 4), "high": round(self.high, 4),
             "count": self.count, "failed": self.failed,
-        }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """How far a metric is above an earlier run or runs (``versus``) on the ``count`` questions that both have.
-
-    ``p_value`` is corrected for all changes that are told together; ``runs`` says how many runs it is compared with.
-    """
-
-    metric: str
-    versus: str
-    mean: float
-    low: float
-    high: float
-    p_value: float
-    count: int
-    runs: int = 1
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether chance alone is no good explanation."""
-        return self.p_value <= SIGNIFICANCE
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the numbers, rounded."""
-        return {
-            "metric": self.metric, "versus": self.versus, "difference": round(self.mean, 4),
-            "interval": [round(self.low, 4), round(self.high, 4)], "p_value": round(self.p_value, 4),
-            "questions": self.count, "runs": self.runs, "is_sure": self.is_sure,
         }  # fmt: skip
 
 
@@ -152,16 +127,22 @@ def rates(asked: Sequence[Asked]) -> dict[str, float]:
     }
 
 
-def flat(run: Run) -> dict[str, float]:
-    """Return every figure of a run that a gate may speak of by its name: golden metrics, rates and percentiles."""
-    golden = run.of(Source.GOLDEN)
-    found = {name: figure.value for name, figure in figures(golden).items()}
-    found |= rates(run.asked)
-    for name, percentiles in latencies(run.asked).items():
+def flat(run: Run, scope: Scope = EVERYTHING) -> dict[str, float]:
+    """Return every figure of a run that a gate may speak of by its name, see `eval.gates`.
+
+    Rates and percentiles are of all that was asked now, in the collection and with the tag of the scope, and of one
+    source alone if it names one; metrics are of golden questions where it names none. The state of the service is that
+    of the whole run.
+    """
+    meant = scope.of(run.asked)
+    now = meant if scope.source else tuple(one for one in run.asked if scope.holds(one))
+    found = {name: round(figure.value, 9) for name, figure in figures(meant).items()} | rates(now)  # 0.8 shall be 0.8
+    for name, percentiles in latencies(now).items():
         found |= {f"seconds_{name}_{p}": seconds for p, seconds in percentiles.items()}
     service = run.service
     return found | {
-        "documents": float(service.documents), "passages": float(service.passages), "waiting": float(service.waiting),
+        "documents": float(service.documents), "passages": float(service.passages),
+        "index_bytes": float(service.index_bytes), "waiting": float(service.waiting),
         "oldest_seconds": service.oldest_seconds, "failed_documents": float(service.failed),
     }  # fmt: skip
 
@@ -169,46 +150,49 @@ def flat(run: Run) -> dict[str, float]:
 # -- changes ---------------------------------------------------------------------------------------------------------
 
 
-def changes(run: Run, before: Sequence[Run], metrics: Sequence[str] = HEADLINES) -> list[Change]:
-    """Return how the golden figures of a run moved against the last run and against the mean of the last `HISTORY`.
+def changes(run: Run, before: Sequence[Run], asked_for: Iterable[tuple[str, Scope]] = ()) -> list[Change]:
+    """Return how the golden headline scores moved against the last run and against the mean of the last `HISTORY`.
 
     ``before`` are the runs before it, the newest first. A question is compared with itself: in the one run, or with its
-    mean over all runs that have it. Everything returned is one family of tests, corrected together.
+    mean over all runs that have it. What else is ``asked_for`` is compared with the last run. Everything returned is
+    one family of tests, corrected together.
     """
     if not before:
         return []
-    last = [_change(run, before[:1], name, "last run") for name in metrics]
-    month = (
-        [_change(run, before[:HISTORY], name, f"last {HISTORY} runs") for name in metrics] if len(before) > 1 else []
-    )
-    found = [change for change in (*last, *month) if change is not None]
-    corrected = holm([change.p_value for change in found])
-    return [replace(change, p_value=p) for change, p in zip(found, corrected, strict=True)]
+    wanted = dict.fromkeys([*((name, EVERYTHING) for name in HEADLINES), *asked_for])
+    found = [_change(run, before[:1], name, LAST_RUN, scope) for name, scope in wanted]
+    if len(before) > 1:
+        found += [_change(run, before[:HISTORY], name, f"last {HISTORY} runs", EVERYTHING) for name in HEADLINES]
+    return _corrected(found)
 
 
 def between(first: Run, second: Run, metrics: Sequence[str] | None = None) -> list[Change]:
-    """Return how far each metric of ``first`` is above ``second``, on the questions of all sources that both have."""
+    """Return how far each metric of ``first`` is above ``second`` on the questions that both asked, source by source.
+
+    Answers that people were given are not among them: those came from neither.
+    """
     named = metrics or list(dict.fromkeys(name for one in first.asked for name in one.scores.values))
-    found = [_change(first, [second], name, second.id, source=None) for name in named]
+    scopes = [Scope(source) for source in Source if source is not Source.TRAFFIC]
+    return _corrected([_change(first, [second], name, second.id, scope) for scope in scopes for name in named])
+
+
+def _corrected(found: Sequence[Change | None]) -> list[Change]:
     kept = [change for change in found if change is not None]
     corrected = holm([change.p_value for change in kept])
     return [replace(change, p_value=p) for change, p in zip(kept, corrected, strict=True)]
 
 
-def _change(
-    run: Run, before: Sequence[Run], metric: str, versus: str, source: Source | None = Source.GOLDEN
-) -> Change | None:
-    now = _values(run, metric, source)
-    then = [_values(earlier, metric, source) for earlier in before]
+def _change(run: Run, before: Sequence[Run], metric: str, versus: str, scope: Scope) -> Change | None:
+    now = _values(run, metric, scope)
+    then = [_values(earlier, metric, scope) for earlier in before]
     usual = {key: [values[key] for values in then if key in values] for key in now}
     pairs = [(now[key], math.fsum(values) / len(values)) for key, values in usual.items() if values]
     if not pairs:
         return None
     found = compare([first for first, _ in pairs], [second for _, second in pairs])
     used = sum(bool(now.keys() & values.keys()) for values in then)
-    return Change(metric, versus, found.mean, found.low, found.high, found.p_value, len(pairs), used)
+    return Change(metric, versus, found.mean, found.low, found.high, found.p_value, len(pairs), used, scope)
 
 
-def _values(run: Run, metric: str, source: Source | None) -> Mapping[str, float]:
-    asked = run.asked if source is None else run.of(source)
-    return {one.key: one.scores.values[metric] for one in asked if metric in one.scores.values}
+def _values(run: Run, metric: str, scope: Scope) -> Mapping[str, float]:
+    return {one.key: one.scores.values[metric] for one in scope.of(run.asked) if metric in one.scores.values}

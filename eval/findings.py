@@ -19,25 +19,25 @@ from eval.figures import (
     HEADLINES,
     HISTORY,
     RETRIEVAL,
-    Change,
     Figure,
     by_collection,
     by_tag,
     changes,
     figures,
-    flat,
     latencies,
     rates,
 )
-from eval.gates import Gate, Verdict, judged
+from eval.gates import Gate, compared, judged
+from eval.history import load_run, runs_before
 from eval.judging import Confusion
-from eval.report import load_run, runs_before, worst
-from eval.runs import Asked, Cause, Run, Source
+from eval.runs import Asked, Cause, Change, Run, Source, Verdict
 from rag.catalog import Catalog
 from rag.errors import NotFound
 from rag.logged import Logged
 from rag.reported import Reported
 
+#: Most answers in the list of the worst.
+WORST = 10
 _GROUPED = tuple(dict.fromkeys([*HEADLINES, *RETRIEVAL]))
 
 
@@ -83,7 +83,7 @@ class Findings:
     @property
     def others(self) -> dict[Source, dict[str, Figure]]:
         """The figures of questions that are not golden, by their source."""
-        found = {source: figures(self.run.of(source)) for source in (Source.TRAFFIC, Source.GENERATED)}
+        found = {source: figures(self.run.of(source)) for source in Source if source is not Source.GOLDEN}
         return {source: named for source, named in found.items() if named}
 
     @property
@@ -134,9 +134,15 @@ class Findings:
 
 
 def findings_of(catalog: Catalog, reported: Reported, gates: Sequence[Gate] | None = None) -> Findings:
-    """Return all that is told of a run of the catalog; raises `Conflict` if it has not come to its end."""
+    """Return all that is told of a run of the catalog; raises `Conflict` if it has not come to its end.
+
+    Its verdict and its changes are those of the moment when it ended, but where other ``gates`` are given.
+    """
     run, before = load_run(catalog, reported), tuple(runs_before(catalog, reported, HISTORY))
-    moved = changes(run, before)
+    moved, verdict = run.changes, run.verdict
+    if gates is not None:
+        moved = tuple(changes(run, before, compared(gates)))
+        verdict = judged(gates, run, moved)
     shown = [*worst(run.asked), *(one for one in run.asked if one.failed or one.drifted)]
     answers, questions = {}, {}
     for one in shown:
@@ -146,7 +152,18 @@ def findings_of(catalog: Catalog, reported: Reported, gates: Sequence[Gate] | No
         with suppress(NotFound):
             if one.source is Source.GOLDEN:
                 questions[one.id] = catalog.golden(one.id).question
-    return Findings(run, before, judged(gates, flat(run), moved), tuple(moved), answers, questions)
+    return Findings(run, before, verdict, moved, answers, questions)
+
+
+def worst(asked: Sequence[Asked], most: int = WORST) -> list[Asked]:
+    """Return the answers that are most wrong: failed ones first, then by the mean of what was scored of the answer."""
+    scored = [one for one in asked if one.scores.values and (one.failed or one.scores.values.get("supported", 1) < 1)]
+    return sorted(scored, key=lambda one: (one.failed is not True, _goodness(one)))[:most]
+
+
+def _goodness(one: Asked) -> float:
+    values = [one.scores.values[name] for name in ("correctness", "supported") if name in one.scores.values]
+    return sum(values) / len(values) if values else 1.0
 
 
 # -- for programs ----------------------------------------------------------------------------------------------------

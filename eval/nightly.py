@@ -18,13 +18,13 @@ import structlog
 
 from eval.findings import findings_of
 from eval.gates import Gate, read_gates
-from eval.notices import notify
+from eval.notices import Notice, notice_of, notice_of_failure, notify
 from eval.report import LEASE, Stopped, run_report, usual_parts
 from eval.runs import Request, plain
 from eval.schedule import Cron, read_cron
 from rag.assembly import Citewell
 from rag.errors import CitewellError, Unavailable
-from rag.reported import Reported
+from rag.reported import Progress, Reported
 from rag.settings import ReportSettings
 
 log = structlog.get_logger(__name__)
@@ -74,14 +74,22 @@ class Nightly:
         if reported is None:
             return None
         log.info("report begins", report=reported.id, due=str(reported.due_at or ""))
-        with usual_parts(self._citewell, share=self._settings.share) as parts:
-            run_report(self._citewell, reported, self.owner, parts, stop=stop)
+        try:
+            with usual_parts(self._citewell, self._gates, share=self._settings.share) as parts:
+                run_report(self._citewell, reported, self.owner, parts, stop=stop)
+        except Exception:
+            if (failed := catalog.report(reported.id)).state is Progress.FAILED:
+                self._tell(notice_of_failure(failed), stop)
+            raise
         ended = catalog.report(reported.id)
-        found = findings_of(catalog, ended, self._gates)
+        found = findings_of(catalog, ended)
         log.info("report ended", report=reported.id, passed=found.verdict.passed, reasons=list(found.verdict.reasons))
-        for failure in notify(self._settings, found, (stop or threading.Event()).wait):
-            log.error("nobody was told of the report", report=reported.id, reason=failure)
+        self._tell(notice_of(found), stop)
         return ended
+
+    def _tell(self, notice: Notice, stop: threading.Event | None) -> None:
+        for failure in notify(self._settings, notice, (stop or threading.Event()).wait):
+            log.error("nobody was told of the report", report=notice.report_id, reason=failure)
 
     def ask_if_due(self, now: datetime) -> Reported | None:
         """Ask for the report of the last time of the schedule that has passed, unless somebody has."""

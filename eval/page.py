@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from eval.figures import HEADLINES, LAST_RUN, RETRIEVAL, Change, Figure, by_collection, by_tag, latencies, rates
+from eval.figures import EVERYTHING, HEADLINES, LAST_RUN, RETRIEVAL, Figure, by_collection, by_tag, latencies, rates
 from eval.findings import Findings
 from eval.plots import bar_plot, interval_plot, line_plot
-from eval.runs import Asked, Run, Source
+from eval.runs import Asked, Change, Run, Source, Verdict
 from rag.answers import Answer, Claim
 
 #: Nothing may be loaded and nothing run, whatever a text says.
@@ -29,16 +29,16 @@ STYLE = """
 :root { color-scheme: light; --ink: #1c2430; --soft: #55606e; --rule: #c9d0d8; --good: #12603a; --bad: #9b1c1c;
   --accent: #1d4f91; --panel: #f4f6f8; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 64rem; color: var(--ink); background: #fff;
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 72rem; color: var(--ink); background: #fff;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; } p { margin: .4rem 0; } .soft { color: var(--soft); }
 .verdict { border-left: .5rem solid; padding: .6rem 1rem; background: var(--panel); }
 .passed { border-color: var(--good); } .passed strong { color: var(--good); }
 .failed { border-color: var(--bad); } .failed strong { color: var(--bad); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; min-width: 50%; font-size: .92rem; }
 caption { text-align: left; color: var(--soft); padding: .2rem 0; }
-th, td { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--rule); vertical-align: top;
+th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--rule); vertical-align: top;
   overflow-wrap: break-word; font-variant-numeric: tabular-nums; }
 td svg { max-width: none; } table + table, .scroll + .scroll { margin-top: .8rem; } .whole { white-space: nowrap; }
 .sure { font-weight: 600; } code { font-size: .9em; background: var(--panel); padding: 0 .2em; }
@@ -50,8 +50,12 @@ svg text { font: 13px system-ui, sans-serif; fill: var(--ink); } svg .scale { st
 svg .interval { stroke: var(--accent); stroke-width: 5; opacity: .45; }
 svg .value { fill: var(--accent); } svg .line { fill: none; stroke: var(--accent); stroke-width: 2; }
 svg .bar { fill: var(--accent); }
-@media (max-width: 40rem) { .sides { grid-template-columns: 1fr; } }
-@media print { body { max-width: none; padding: 0; font-size: 11pt; } article { break-inside: avoid; }
+@media (max-width: 40rem) { .sides { grid-template-columns: 1fr; } caption { max-width: calc(100vw - 2rem); }
+  .told { min-width: 38rem; } th, td { padding-right: .6rem; } }
+@page { margin: 14mm; }
+@media print { body { max-width: none; padding: 0; font-size: 10pt; } article, tr { break-inside: avoid; }
+  table { font-size: 9pt; min-width: 0; } .told { min-width: 0; } .whole { white-space: normal; }
+  th, td { padding-right: .4rem; } td svg { width: 5rem; }
   h2 { break-after: avoid; } .scroll { overflow: visible; } a { color: inherit; } }
 """
 
@@ -76,7 +80,7 @@ def as_html(found: Findings, answers: str | None = None) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Citewell report: {'passed' if found.verdict.passed else 'failed'}</title>\n"
+        f"<title>Citewell report: {found.verdict.word.lower()}</title>\n"
         f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(filter(None, parts))
         + "\n</main>\n</body>\n</html>\n"
@@ -103,14 +107,18 @@ def _about(run: Run) -> str:
 
 def _verdict(found: Findings) -> str:
     verdict = found.verdict
-    word = "Passed" if verdict.passed else "Failed"
     counts = ", ".join(f"{len(found.run.of(source))} {source.value}" for source in Source if found.run.of(source))
     reasons = "".join(f"<li>{text(reason)}</li>" for reason in verdict.reasons)
-    why = f"<ul>{reasons}</ul>" if reasons else f"<p>{verdict.gates} gates, none of them broken.</p>"
+    asked = f"<p>{_gates(verdict)}, none of them broken.</p>" if verdict.gates else ""
+    why = f"<ul>{reasons}</ul>" if reasons else asked
     return (
-        f'<section class="verdict {word.lower()}" aria-label="Verdict"><p><strong>{word}</strong> · '
+        f'<section class="verdict {verdict.word.lower()}" aria-label="Verdict"><p><strong>{verdict.word}</strong> · '
         f"{text(counts or 'no')} questions</p>{why}</section>"
     )
+
+
+def _gates(verdict: Verdict) -> str:
+    return f"{len(verdict.gates)} gate{'s' if len(verdict.gates) > 1 else ''}"
 
 
 def _judge(found: Findings) -> str:
@@ -137,8 +145,9 @@ def _judge(found: Findings) -> str:
 
 
 def _headlines(found: Findings) -> str:
-    last = {change.metric: change for change in found.changes if change.versus == LAST_RUN}
-    usual = {change.metric: change for change in found.changes if change.versus != LAST_RUN}
+    told = [change for change in found.changes if change.scope == EVERYTHING]
+    last = {change.metric: change for change in told if change.versus == LAST_RUN}
+    usual = {change.metric: change for change in told if change.versus != LAST_RUN}
     runs = [*reversed(found.before), found.run]
     history = {name: _history(runs, name) for name in found.headlines}
     head = ["metric", "score", "95 % interval", "", "since the last run", "against earlier runs", "history"]
@@ -170,6 +179,7 @@ def _others(found: Findings) -> list[str]:
     told = {
         Source.TRAFFIC: "Traffic: answers that were given, sampled; nothing is known of what would be right.",
         Source.GENERATED: "Generated questions, which no person has looked at; never part of the golden scores.",
+        Source.FOLDER: "The questions of a folder.",
     }
     return [_figures(told[source], named) for source, named in found.others.items()]
 
@@ -202,7 +212,9 @@ def _groups(found: Findings) -> str:
     grouped = [("collection", by_collection(golden, names)), ("tag", by_tag(golden, names))]
     tables = [
         _table(
-            f"Golden questions by {kind}.", [kind, *names], [_row(group, named, names) for group, named in rows.items()]
+            f"Golden questions by {kind}.",
+            [kind, *(name.replace("_", " ") for name in names)],
+            [_row(group, named, names) for group, named in rows.items()],
         )
         for kind, rows in grouped
         if rows
@@ -234,6 +246,7 @@ def _causes(found: Findings, answers: str | None) -> str:
             "Each failed question, by the first step that lost its answer.",
             ["cause", "question", "why", "answer"],
             rows,
+            "told",
         ),
         more,
     )
@@ -348,13 +361,14 @@ def _numbers(figure: Figure) -> tuple[str, str]:
     return f"{figure.value:.3f}", f'<span class="whole">{figure.low:.3f} to {figure.high:.3f}</span>'
 
 
-def _table(caption: str, head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of cells that are escaped already; the first of each row names it."""
+def _table(caption: str, head: Iterable[str], rows: Iterable[Sequence[str]], kind: str = "figures") -> str:
+    """Return a table of cells that are escaped already; the first of each row names it. ``kind`` is its class."""
     names = "".join(f'<th scope="col">{text(name)}</th>' if name else "<td></td>" for name in head)
     lines = "".join(
         f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
     )
+    told = text(caption)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table><caption>{text(caption)}'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{told}"><table class="{kind}"><caption>{told}'
         f"</caption><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>"
     )

@@ -21,34 +21,34 @@ from pathlib import Path
 from eval.answering import hear
 from eval.causes import Source as Document
 from eval.causes import cause_of, holding_chunks
+from eval.figures import HISTORY, changes
 from eval.folders import Progress
+from eval.gates import Gate, compared, judged
+from eval.history import runs_before, summary_of
 from eval.judges import SuiteJudge, open_judge
 from eval.judging import Measured, last_agreement
 from eval.questions import Gathered, Sizes, gather
 from eval.runs import Agreement, Asked, Cause, Request, Run, Scores, Service, Source, Wanted, plain, record_of
 from eval.scored import Sample, Scored, ScoreFiles
 from eval.scoring import answer_scores, is_unsupported, is_wrong, retrieval_scores
-from eval.suite import score_all
+from eval.suite import Allowance, score_all
 from eval.tracing import ranking_of, sources_of, trace_of
 from rag.answers import Answer, Keeping
 from rag.assembly import Citewell
 from rag.catalog import Catalog
 from rag.errors import BadInput, CitewellError, Conflict, GeneratorFailed, Misconfigured, NotFound
 from rag.records import State
-from rag.reported import Progress as Stage
-from rag.reported import Reported, ReportItem
+from rag.reported import Reported, ReportItem, Spent
 
-#: Scores many answers by a judge and tells how many of them are done, see `eval.suite`.
-Scorer = Callable[[Sequence[Sample], Progress], Scored]
+#: Scores many answers by a judge within an allowance and tells how many of them are done, see `eval.suite`.
+Scorer = Callable[[Sequence[Sample], Progress, Allowance], Scored]
 DAY = timedelta(days=1)
 #: Seconds without a sign of life after which another process goes on with a run.
 LEASE = 600.0
 #: In the log, written anew each time.
-LOGGED = Keeping(store=True, cached=False)
+LOGGED = Keeping(store=True, cached=False, reported=True)
 #: Most documents in one state that are counted.
 PAGE = 1000
-#: Most answers in the list of the worst.
-WORST = 10
 
 
 class Stopped(Exception):
@@ -57,25 +57,32 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a run may cost: ``seconds``, ``tokens`` of a language model, and the ``share`` of the time it may work."""
+    """What a run may cost, however often it is taken up again: ``seconds`` of asking and ``judge_seconds`` behind them,
+    ``tokens`` of all language models, and the ``share`` of the time that it may work.
+    """
 
     seconds: float = 3600.0
     tokens: int | None = None
     share: float = 1.0
+    judge_seconds: float = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a run is made with beside a Citewell: how much it asks, what scores more, and how good the judge is."""
+    """What a run is made with beside a Citewell: how much it asks, what scores more, and how good the judge is.
+
+    ``gates`` are what it must reach, those of `eval.gates.DEFAULT` if none are given.
+    """
 
     sizes: Sizes = field(default_factory=Sizes)
     scorer: Scorer | None = None
     agreement: Agreement | None = None
     bounds: Bounds = field(default_factory=Bounds)
+    gates: tuple[Gate, ...] | None = None
 
 
 @contextmanager
-def usual_parts(citewell: Citewell, *, share: float = 1.0) -> Iterator[Parts]:
+def usual_parts(citewell: Citewell, gates: tuple[Gate, ...] | None = None, *, share: float = 1.0) -> Iterator[Parts]:
     """Yield the parts of a run as the settings have them; it may work for that ``share`` of the time."""
     settings, scoring = citewell.store.settings, citewell.store.settings.scoring
     chosen = settings.report
@@ -84,11 +91,12 @@ def usual_parts(citewell: Citewell, *, share: float = 1.0) -> Iterator[Parts]:
         measured = last_agreement(settings.data, asyncio.run(_fingerprint(judge)) or "")
         yield Parts(
             Sizes(chosen.golden, chosen.traffic, chosen.generated),
-            lambda samples, scored: score_all(
-                samples, judge, scoring, files=files, scored=scored, most_seconds=chosen.judge_seconds
+            lambda samples, scored, allowance: score_all(
+                samples, judge, scoring, files=files, scored=scored, allowance=allowance
             ),
             _agreement(measured) if measured else None,
-            Bounds(chosen.seconds, chosen.tokens, share),
+            Bounds(chosen.seconds, chosen.tokens, share, chosen.judge_seconds),
+            gates,
         )
 
 
@@ -116,17 +124,19 @@ def run_report(
     parts: Parts | None = None,
     *,
     progress: Progress | None = None,
+    judging: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> Run:
     """Do all of a run that ``owner`` has claimed, keep it, and return it; what was kept before is not done again.
 
-    Raises `Stopped` when ``stop`` is set, `BadInput` if there is nothing to ask, and `Conflict` if the claim was lost;
-    whatever else it raises is kept as the reason why the run has failed.
+    ``progress`` is told of questions, ``judging`` of answers that the judge has scored. Raises `Stopped` when ``stop``
+    is set, `BadInput` if there is nothing to ask, and `Conflict` if the claim was lost; whatever else it raises is kept
+    as the reason why the run has failed.
     """
     catalog, parts = citewell.store.catalog, parts or Parts()
     digest = citewell.store.settings.digest()
     try:
-        run = _run(citewell, reported, owner, parts, progress, stop or threading.Event())
+        run = _run(citewell, reported, owner, parts, (progress, judging), stop or threading.Event())
     except (Stopped, KeyboardInterrupt):
         catalog.release_report(reported.id, owner)
         raise
@@ -140,25 +150,33 @@ def run_report(
 
 
 def _run(
-    citewell: Citewell, reported: Reported, owner: str, parts: Parts, progress: Progress | None, stop: threading.Event
+    citewell: Citewell,
+    reported: Reported,
+    owner: str,
+    parts: Parts,
+    progress: tuple[Progress | None, Progress | None],
+    stop: threading.Event,
 ) -> Run:
     request = record_of(Request, reported.request)
     gathered = questions_of(citewell, request, reported.due_at or reported.created_at, parts.sizes)
     wanted, left_out = gathered.questions, list(gathered.left_out)
     if not wanted:
         raise BadInput("There is no question to ask; `citewell golden add` takes golden ones.")
-    asking = _Asking(citewell, reported.id, owner, parts, stop)
-    asked = asyncio.run(asking.ask_all(wanted, progress))
+    asking = _Asking(citewell, reported.id, owner, parts, stop, reported.spent.seconds, reported.spent.tokens)
+    asked = asyncio.run(asking.ask_all(wanted, progress[0]))
     if len(asked) < len(wanted):
         left_out.append(f"{len(wanted) - len(asked)} of {len(wanted)} questions were not asked: {asking.spent}")
     if parts.scorer:
-        asked, reasons = asking.judge_all(parts.scorer, wanted, asked)
+        asked, reasons = asking.judge_all(parts.scorer, wanted, asked, progress[1])
         left_out += reasons
-    return Run(
+    run = Run(
         reported.id, reported.started_at or reported.created_at, datetime.now(UTC), request,
-        citewell.store.settings.digest(), citewell.generator.name, citewell.judge.name, tuple(asked),
+        citewell.store.settings.digest(), citewell.generator.name, asking.judge or citewell.judge.name, tuple(asked),
         service_of(citewell, request), parts.agreement, tuple(left_out),
     )  # fmt: skip
+    before = runs_before(citewell.store.catalog, reported, HISTORY)
+    moved = changes(run, before, compared(parts.gates))
+    return replace(run, changes=tuple(moved), verdict=judged(parts.gates, run, moved))
 
 
 # -- the questions ---------------------------------------------------------------------------------------------------
@@ -179,33 +197,40 @@ def questions_of(citewell: Citewell, request: Request, until: datetime, sizes: S
 
 @dataclass(slots=True)
 class _Asking:
-    """The questions of one run being asked. ``spent`` says why the rest was not, if some were not."""
+    """The questions of one run being asked.
+
+    ``seconds`` and ``tokens`` are what was spent on it so far, also by those who had it before; ``spent`` says why the
+    rest of the questions was not asked, if some were not. ``judge`` is who scored the answers, once they are scored.
+    """
 
     citewell: Citewell
     report_id: str
     owner: str
     parts: Parts
     stop: threading.Event
-    spent: str = ""
+    seconds: float = 0.0
     tokens: int = 0
+    spent: str = ""
+    judge: str = ""
+    _since: float = field(default_factory=time.monotonic)
 
     async def ask_all(self, wanted: Sequence[Wanted], progress: Progress | None) -> list[Asked]:
         catalog = self.citewell.store.catalog
         kept = {item.number: record_of(Asked, item.data) for item in catalog.report_items(self.report_id)}
-        began, found = time.monotonic(), []
+        found = []
         try:
             for number, one in enumerate(wanted):
                 asked = kept.get(number)
                 if asked is None or asked.key != one.key:
-                    if self._is_spent(time.monotonic() - began):
+                    if self._is_spent():
                         break
                     start = time.monotonic()
                     asked = await self._ask(one)
                     item = ReportItem(number, asked.answer_id, plain(asked))
-                    if not catalog.add_report_item(self.report_id, self.owner, item, LEASE):
+                    spent = self._spend(asked.prompt_tokens + asked.completion_tokens)
+                    if not catalog.add_report_item(self.report_id, self.owner, item, LEASE, spent):
                         raise _lost()
                     self._pause(time.monotonic() - start)
-                self.tokens += asked.prompt_tokens + asked.completion_tokens
                 found.append(asked)
                 if progress:
                     progress(number + 1, len(wanted))
@@ -214,7 +239,7 @@ class _Asking:
         return found
 
     def judge_all(
-        self, scorer: Scorer, wanted: Sequence[Wanted], asked: Sequence[Asked]
+        self, scorer: Scorer, wanted: Sequence[Wanted], asked: Sequence[Asked], judging: Progress | None
     ) -> tuple[list[Asked], list[str]]:
         """Return the questions with the scores of a judge beside the others, and why there are none, if so."""
         catalog = self.citewell.store.catalog
@@ -222,19 +247,23 @@ class _Asking:
         samples = [found for number, pair in pairs if (found := _sample(catalog, number, *pair)) is not None]
         if not samples:
             return list(asked), ["The judge scored nothing: no answer is in the log."]
-        since = time.monotonic()
+        allowance, since, told = self._allowance(), time.monotonic(), 0
 
-        def go_on(_: int, __: int) -> None:
-            nonlocal since
-            if not catalog.beat_report(self.report_id, self.owner, LEASE):
+        def go_on(done: int, total: int) -> None:
+            nonlocal since, told
+            if judging:
+                judging(done, total)
+            spent, told = self._spend(allowance.used - told), allowance.used
+            if not catalog.beat_report(self.report_id, self.owner, LEASE, spent):
                 raise _lost()
             self._pause(time.monotonic() - since)
             since = time.monotonic()
 
         try:
-            scored = scorer(samples, go_on)
+            scored = scorer(samples, go_on, allowance)
         except Misconfigured as error:
             return list(asked), [f"The judge scored nothing. {error.message}"]
+        self.judge = scored.judge
         judged = [_with_scores(one, scored, str(number)) for number, one in enumerate(asked)]
         for number, one in enumerate(judged):
             item = ReportItem(number, one.answer_id, plain(one))
@@ -242,9 +271,24 @@ class _Asking:
                 raise _lost()
         return judged, []
 
-    def _is_spent(self, seconds: float) -> bool:
+    def _spend(self, tokens: int) -> Spent:
+        """Return what was spent since the last time: those tokens, and the time."""
+        now = time.monotonic()
+        spent = Spent(now - self._since, tokens)
+        self._since = now
+        self.seconds, self.tokens = self.seconds + spent.seconds, self.tokens + tokens
+        return spent
+
+    def _allowance(self) -> Allowance:
+        """Return what the judge may cost now: what is left of the tokens and of the time, which asking may have had."""
         bounds = self.parts.bounds
-        if seconds > bounds.seconds:
+        left = bounds.seconds + bounds.judge_seconds - self.seconds
+        tokens = None if bounds.tokens is None else max(0, bounds.tokens - self.tokens)
+        return Allowance(min(bounds.judge_seconds, max(0.0, left)), tokens)
+
+    def _is_spent(self) -> bool:
+        bounds = self.parts.bounds
+        if self.seconds + time.monotonic() - self._since > bounds.seconds:
             self.spent = f"the time of {bounds.seconds:g} seconds was over."
         elif bounds.tokens is not None and self.tokens >= bounds.tokens:
             self.spent = f"the {bounds.tokens:,} tokens that a run may cost were spent."
@@ -379,7 +423,7 @@ def _lost() -> Conflict:
     return Conflict("Another process has taken this report over, since this one was silent for too long.")
 
 
-# -- the service, and what is kept -----------------------------------------------------------------------------------
+# -- the service ------------------------------------------------------------------------------------------------------
 
 
 def service_of(citewell: Citewell, request: Request) -> Service:
@@ -401,55 +445,3 @@ def service_of(citewell: Citewell, request: Request) -> Service:
 
 def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def summary_of(run: Run) -> dict[str, object]:
-    """Return all of a run but its questions and what the catalog's row says of it, as plain JSON."""
-    return {
-        "generator": run.generator,
-        "judge": run.judge,
-        "service": plain(run.service),
-        "agreement": plain(run.agreement) if run.agreement else None,
-        "left_out": list(run.left_out),
-        "asked": len(run.asked),
-    }
-
-
-def load_run(catalog: Catalog, reported: Reported) -> Run:
-    """Return a run that the catalog has; raises `Conflict` if it has not come to its end."""
-    if reported.state is not Stage.DONE or reported.summary is None or reported.ended_at is None:
-        reason = f": {reported.error}" if reported.error else ""
-        raise Conflict(f"The report {reported.id} has no figures; it is {reported.state}{reason}".rstrip(".") + ".")
-    summary = reported.summary
-    return Run(
-        reported.id, reported.started_at or reported.created_at, reported.ended_at,
-        record_of(Request, reported.request), reported.settings_digest or "",
-        summary["generator"], summary["judge"],
-        tuple(record_of(Asked, item.data) for item in catalog.report_items(reported.id)[: summary["asked"]]),
-        record_of(Service, summary["service"]),
-        record_of(Agreement, summary["agreement"]) if summary["agreement"] else None,
-        tuple(summary["left_out"]),
-    )  # fmt: skip
-
-
-def runs_before(catalog: Catalog, reported: Reported, most: int) -> list[Run]:
-    """Return up to ``most`` earlier runs that asked for the same collections and label, the newest first."""
-    found = catalog.list_reports(state=Stage.DONE, before=reported.created_at, limit=4 * most)
-    same = [one for one in found if _about(one) == _about(reported)]
-    return [load_run(catalog, one) for one in same[:most]]
-
-
-def _about(reported: Reported) -> tuple[object, object]:
-    request = record_of(Request, reported.request)
-    return sorted(request.collections), request.label
-
-
-def worst(asked: Sequence[Asked], most: int = WORST) -> list[Asked]:
-    """Return the answers that are most wrong: failed ones first, then by the mean of what was scored of the answer."""
-    scored = [one for one in asked if one.scores.values and (one.failed or one.scores.values.get("supported", 1) < 1)]
-    return sorted(scored, key=lambda one: (one.failed is not True, _goodness(one)))[:most]
-
-
-def _goodness(one: Asked) -> float:
-    values = [one.scores.values[name] for name in ("correctness", "supported") if name in one.scores.values]
-    return sum(values) / len(values) if values else 1.0

@@ -1,4 +1,4 @@
-"""The records of a report: what is asked and known, what came of it, and a run of many questions.
+"""The records of a report: what is asked and known, what came of it, and a run of many questions with its verdict.
 
 A run holds figures and ids, and no text. What was asked and said, and what it rests on, stands in the log of answers
 and among the golden questions, from where it may have to go. Frozen data; knows no metric, page or database.
@@ -6,7 +6,7 @@ and among the golden questions, from where it may have to go. Frozen data; knows
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -20,13 +20,20 @@ from rag.records import digest
 
 RecordT = TypeVar("RecordT")
 
+#: Corrected p values up to this one count as a change.
+SIGNIFICANCE = 0.05
+
 
 class Source(StrEnum):
-    """Where a question comes from. Scores of different sources are never put together."""
+    """Where a question comes from. Scores of different sources are never put together.
+
+    Those of a ``FOLDER`` in BEIR layout are measured by `citewell eval` and kept beside the others.
+    """
 
     GOLDEN = "golden"
     TRAFFIC = "traffic"
     GENERATED = "generated"
+    FOLDER = "folder"
 
 
 class Cause(StrEnum):
@@ -159,18 +166,103 @@ class Agreement:
 class Request:
     """What a run is asked for: the ``collections``, all if none is named, and traffic ``since`` a moment.
 
-    ``limit`` is the most questions of each source; ``label`` names what is tried, for comparisons.
+    ``limit`` is the most questions of each source; ``label`` names what is tried, for comparisons. ``folder`` is the
+    one in BEIR layout whose questions were measured, if that was so, and what of them.
     """
 
     collections: tuple[str, ...] = ()
     since: datetime | None = None
     limit: int | None = None
     label: str = ""
+    folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which questions are meant: those of a source (golden, if none is named), in a collection, with a tag."""
+
+    source: Source | None = None
+    collection: str | None = None
+    tag: str | None = None
+
+    def holds(self, asked: Asked) -> bool:
+        """Say whether a question is meant, whatever its source."""
+        mine = self.collection is None or asked.collection == self.collection
+        return mine and (self.tag is None or self.tag in asked.tags)
+
+    def of(self, asked: Sequence[Asked]) -> tuple[Asked, ...]:
+        """Return the questions that are meant."""
+        source = self.source or Source.GOLDEN
+        return tuple(one for one in asked if one.source is source and self.holds(one))
+
+    def __str__(self) -> str:
+        words = [
+            f" of {self.source.value} questions" if self.source else "",
+            f" in {self.collection}" if self.collection is not None else "",
+            f" with the tag {self.tag}" if self.tag is not None else "",
+        ]
+        return "".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How far a metric is above an earlier run or runs (``versus``) on the ``count`` questions that both have.
+
+    ``p_value`` is corrected for all changes that are told together; ``runs`` says how many runs it is compared with.
+    """
+
+    metric: str
+    versus: str
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    count: int
+    runs: int = 1
+    scope: Scope = field(default_factory=Scope)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether chance alone is no good explanation."""
+        return self.p_value <= SIGNIFICANCE
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the numbers, rounded, and of which questions they are."""
+        return {
+            "metric": self.metric, "source": (self.scope.source or Source.GOLDEN).value,
+            "collection": self.scope.collection, "tag": self.scope.tag, "versus": self.versus,
+            "difference": round(self.mean, 4), "interval": [round(self.low, 4), round(self.high, 4)],
+            "p_value": round(self.p_value, 4), "questions": self.count, "runs": self.runs, "is_sure": self.is_sure,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a run passes: ``reasons`` has a sentence for each of the ``gates`` that it does not pass.
+
+    The gates are kept as plain JSON. Without any nothing was asked for.
+    """
+
+    passed: bool
+    reasons: tuple[str, ...] = ()
+    gates: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word."""
+        return ("Passed" if self.passed else "Failed") if self.gates else "Measured"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the verdict as one object."""
+        return {"passed": self.passed, "reasons": list(self.reasons), "gates": [dict(gate) for gate in self.gates]}
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that has ended. ``left_out`` says of what was not asked or not scored at all why that is so."""
+    """A run that has ended. ``left_out`` says of what was not asked or not scored at all why that is so.
+
+    ``changes`` and ``verdict`` are those of the moment when it ended: what comes later does not touch them.
+    """
 
     id: str
     started_at: datetime
@@ -183,6 +275,8 @@ class Run:
     service: Service = field(default_factory=Service)
     agreement: Agreement | None = None
     left_out: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
+    verdict: Verdict = field(default_factory=lambda: Verdict(passed=True))
 
     @property
     def seconds(self) -> float:
@@ -193,7 +287,7 @@ class Run:
         return tuple(one for one in self.asked if one.source is source)
 
 
-def plain(record: Asked | Request | Service | Agreement) -> dict[str, Any]:
+def plain(record: Asked | Request | Service | Agreement | Change | Verdict) -> dict[str, Any]:
     """Return a record as plain JSON; `record_of` reads it."""
     found: dict[str, Any] = _adapter(type(record).__name__).dump_python(record, mode="json")
     return found
@@ -207,5 +301,5 @@ def record_of(kind: type[RecordT], values: Any) -> RecordT:
 
 @cache
 def _adapter(kind: str) -> TypeAdapter[Any]:
-    kinds = {"Asked": Asked, "Request": Request, "Service": Service, "Agreement": Agreement}
-    return TypeAdapter(kinds[kind])
+    kinds = (Asked, Request, Service, Agreement, Change, Verdict)
+    return TypeAdapter({one.__name__: one for one in kinds}[kind])

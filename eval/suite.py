@@ -42,6 +42,20 @@ NEEDS = {
 }
 
 
+@dataclass(slots=True)
+class Allowance:
+    """What scoring may cost: ``seconds`` of time and ``tokens`` of a language model, of which so many are ``used``."""
+
+    seconds: float | None = None
+    tokens: int | None = None
+    used: int = 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no token is left."""
+        return self.tokens is not None and self.used >= self.tokens
+
+
 def score_all(
     samples: Sequence[Sample],
     judge: SuiteJudge,
@@ -50,10 +64,10 @@ def score_all(
     metrics: Sequence[str] = METRICS,
     files: ScoreFiles | None = None,
     scored: Progress | None = None,
-    most_seconds: float | None = None,
+    allowance: Allowance | None = None,
 ) -> Scored:
     """Score samples from code that has no event loop, in one that is closed afterwards; see `score`."""
-    work = score(samples, judge, settings, metrics=metrics, files=files, scored=scored, most_seconds=most_seconds)
+    work = score(samples, judge, settings, metrics=metrics, files=files, scored=scored, allowance=allowance)
     return asyncio.run(work)
 
 
@@ -65,13 +79,13 @@ async def score(
     metrics: Sequence[str] = METRICS,
     files: ScoreFiles | None = None,
     scored: Progress | None = None,
-    most_seconds: float | None = None,
+    allowance: Allowance | None = None,
 ) -> Scored:
     """Score every sample, whose ids differ, by each of ``metrics``, and say of every one why it has no score.
 
-    ``files`` keep scores for the next time. ``scored`` is told of samples. After ``most_seconds`` nothing more is asked
-    of the judge, and what is not scored by then counts as failed. Raises `BadInput` for a metric that there is not, and
-    `Misconfigured` if Ragas is not installed.
+    ``files`` keep scores for the next time. ``scored`` is told of samples. Once the ``allowance`` is spent nothing more
+    is asked of the judge, and what is not scored by then counts as failed. Raises `BadInput` for a metric that there is
+    not, and `Misconfigured` if Ragas is not installed.
     """
     if unknown := sorted({*metrics} - {*METRICS}):
         raise BadInput(f"There is no metric {unknown[0]!r}; there are {', '.join(METRICS)}.")
@@ -79,8 +93,9 @@ async def score(
     if files:
         files.forget(settings.keep_days)
     fingerprint = await judge.fingerprint()  # leaves nothing open
-    until = None if most_seconds is None else time.monotonic() + most_seconds
-    work = _Work(judge, settings, ragas, files if fingerprint else None, fingerprint or "", until)
+    allowance = allowance or Allowance()
+    until = None if allowance.seconds is None else time.monotonic() + allowance.seconds
+    work = _Work(judge, settings, ragas, files if fingerprint else None, fingerprint or "", until, allowance)
     places, done = asyncio.Semaphore(judge.in_flight), 0
 
     async def one(sample: Sample) -> list[Score | Unscored]:
@@ -115,7 +130,7 @@ def import_ragas_metrics() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What it takes to score a sample; ``until`` is when the time is up."""
+    """What it takes to score a sample; ``until`` is when the time is up, and ``allowance`` what is counted down."""
 
     judge: SuiteJudge
     settings: ScoringSettings
@@ -123,6 +138,7 @@ class _Work:
     files: ScoreFiles | None
     fingerprint: str
     until: float | None
+    allowance: Allowance
 
     async def sample(self, sample: Sample, metrics: Sequence[str]) -> list[Score | Unscored]:
         """Return what comes of a sample by each of the metrics, in their order."""
@@ -150,6 +166,9 @@ class _Work:
         for attempt in range(self.settings.attempts):
             if self.until is not None and time.monotonic() >= self.until:
                 return Unscored(sample.id, metric, "The time for scoring was over.", failed=True)
+            if self.allowance.is_spent:
+                return Unscored(sample.id, metric, "The tokens that scoring may cost were spent.", failed=True)
+            asked = reading.tokens
             if attempt:
                 await asyncio.sleep(self.settings.retry_seconds * 2 ** (attempt - 1))
             try:
@@ -171,6 +190,8 @@ class _Work:
             else:
                 seconds = time.perf_counter() - start
                 return Score(sample.id, metric, value, findings, reading.tokens - before, seconds)
+            finally:
+                self.allowance.used += reading.tokens - asked
         return Unscored(sample.id, metric, why, failed=True)
 
     def _key(self, sample: Sample, metric: str) -> str:

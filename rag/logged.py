@@ -136,7 +136,7 @@ class Entry:
 
     ``saw`` are the documents, with the numbers of their versions, whose words it may hold; ``quoting`` says that its
     client gave it a conversation, whose words may come from anywhere. An answer with a ``cache_key`` can stand for a
-    later one with the same key and ``basis``.
+    later one with the same key and ``basis``. ``reported``: not people asked it, but a report.
     """
 
     logged: Logged
@@ -145,6 +145,7 @@ class Entry:
     quoting: bool = False
     cache_key: str | None = None
     basis: str | None = None
+    reported: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PACKAGES = (
     "torch", "sentence-transformers", "openvino", "onnx", "faiss-cpu", "faiss-gpu-cu12", "unstructured",
     "pypdfium2", "rapidocr", "llama-index-core", "SQLAlchemy", "psycopg", "fastapi", "uvicorn", "openai", "ragas",
-    "ir-measures",
+    "ir-measures", "nemoguardrails",
 )  # fmt: skip
 #: Two texts, and what the built-in model gives for them: their cosine and the first numbers of the first vector.
 KNOWN_TEXTS = ("The hotel limit is 145 euros per night.", "How much may a room cost?")
@@ -92,8 +92,10 @@ def _checks(ctx: typer.Context, data: Path | None) -> Iterator[Check]:
     yield _check_generator(settings)
     yield _check_reader(settings)
     yield _check_judge(settings)
+    yield from _check_guardrails(settings)
     yield _check_ocr(settings)
     yield _check_legacy()
+    yield from _check_report(settings)
 
 
 def _check_python() -> Check:
@@ -214,6 +216,19 @@ def _check_judge(settings: Settings) -> Check:
     return _check_weights("judge", "judge.kind")
 
 
+def _check_guardrails(settings: Settings) -> Iterator[Check]:
+    """Open the rails, where the settings ask for some; their models are not asked."""
+    from rag.guardrails import NemoRails
+
+    if settings.guardrails.config is None:
+        return
+    try:
+        with closing(NemoRails(settings.guardrails)) as rails:
+            yield Check("guardrails", True, f"{settings.guardrails.config}: {rails.told}")
+    except CitewellError as error:
+        yield Check("guardrails", False, error.message, "set guardrails.config right, or leave it out.")
+
+
 def _check_weights(part: str, setting: str) -> Check:
     """Load a trained model of the package and let it read a pair of texts."""
     from rag.pair_model import TrainedPairs
@@ -266,6 +281,33 @@ def _check_ocr(settings: Settings) -> Check:
     asked = settings.ingest.ocr in {"tesseract", "rapidocr"}
     why = ocr.cure(settings.ingest)
     return Check("ocr", False if asked else None, "scanned pages and pictures can not be read", why)
+
+
+def _check_report(settings: Settings) -> Iterator[Check]:
+    """When the report runs by itself, by whose work, and what it must reach."""
+    from eval.gates import DEFAULT, read_gates
+    from eval.schedule import read_cron
+
+    chosen = settings.report
+    if not chosen.schedule:
+        yield Check("report", None, "runs when it is asked for; report.schedule, e.g. '30 2 * * *', makes it nightly")
+    else:
+        try:
+            due = read_cron(chosen.schedule, chosen.timezone).after(datetime.now(UTC))
+        except CitewellError as error:
+            yield Check("report", False, error.message, "set report.schedule and report.timezone right.")
+        else:
+            told = f"'{chosen.schedule}' in {chosen.timezone}, next at {due:%Y-%m-%d %H:%M} UTC, by a worker"
+            yield Check("report", True, told)
+    if chosen.gates is None:
+        yield Check("gates", None, f"none set: a sure drop of one of the {len(DEFAULT)} headline scores fails a report")
+        return
+    try:
+        found = read_gates(chosen.gates)
+    except CitewellError as error:
+        yield Check("gates", False, error.message, "set the file right, or report.gates.")
+    else:
+        yield Check("gates", True, f"{counted(len(found), 'gate')} in {chosen.gates}")
 
 
 def _check_legacy() -> Check:

@@ -6,6 +6,7 @@ Knows how the numbers are shown; ``eval`` computes them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,15 @@ from api.commands.terminal import counted, note, say, say_json, table
 
 if TYPE_CHECKING:
     from eval.ranking import Evaluation, Measured
+    from eval.runs import Run
+    from rag.settings import Settings
+
+Label = Annotated[
+    str | None,
+    typer.Option(
+        "--label", metavar="TEXT", help="Keep the figures under this name beside the reports, to be compared with them."
+    ),
+]
 
 
 def evaluate_retrieval(
@@ -35,6 +45,7 @@ def evaluate_retrieval(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Ask the first N only.")] = None,
+    label: Label = None,
     as_json: AsJson = False,
     data: Data = None,
 ) -> None:
@@ -43,15 +54,20 @@ def evaluate_retrieval(
     Prints nDCG@10, recall@5/20/100 and MRR@10 with 95 % bootstrap intervals over the questions, how long a search
     takes, and which share of that each stage has. With --ablate also what each part of retrieval is worth: the
     difference to the default with the p value of a paired randomisation test. The corpus is embedded once and kept
-    in the cache folder; your own data folder is not touched.
+    in the cache folder; your own data folder is not touched, but for the figures that a --label keeps.
     """
     settings = read_settings(ctx, data)
     from eval.ranking import evaluate_folder
 
-    progress = tenths("Embedded", "passages")
+    progress, began = tenths("Embedded", "passages"), datetime.now(UTC)
     found = evaluate_folder(settings, beir, ablate=ablate, limit=limit, run=run, progress=progress, tell=note)
+    kept = None
+    if label is not None:
+        from eval.kept import run_of_ranking
+
+        kept = keep(settings, run_of_ranking(settings, beir, label, found.default, began))
     if as_json:
-        say_json(found.as_json())
+        say_json(found.as_json() | ({"report": kept} if kept else {}))
         return
     say(_metrics(found.default))
     say()
@@ -60,6 +76,22 @@ def evaluate_retrieval(
         say()
         say(_ablation(found))
         say(f"Left out: {name}: {reason}" for name, reason in found.left_out.items())
+    say_kept(kept)
+
+
+def keep(settings: Settings, run: Run) -> str:
+    """Keep a run of a folder in the catalog of the data folder, and return its id."""
+    from eval.history import keep_run
+    from rag.store import open_store
+
+    with open_store(settings) as store:
+        return keep_run(store.catalog, run).id
+
+
+def say_kept(kept: str | None) -> None:
+    """Say under which id figures were kept, if they were."""
+    if kept:
+        say(["", f"Kept as report {kept}."])
 
 
 def _metrics(measured: Measured) -> list[str]:

@@ -6,12 +6,13 @@ Knows how the numbers are shown; ``eval`` computes them.
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.commands.evaluate import tenths
+from api.commands.evaluate import Label, keep, say_kept, tenths
 from api.commands.options import AsJson, Data, read_settings
 from api.commands.terminal import counted, say, say_json, table, wrapped
 
@@ -34,6 +35,7 @@ def evaluate_answers(
         int | None,
         typer.Option("--limit", metavar="N", min=1, help="Ask N of them only: by chance, but always the same ones."),
     ] = None,
+    label: Label = None,
     as_json: AsJson = False,
     data: Data = None,
 ) -> None:
@@ -49,14 +51,21 @@ def evaluate_answers(
     from eval.answering import evaluate_answers as evaluate
 
     embedded, asked = tenths("Embedded", "passages or reports"), tenths("Asked", "questions")
+    began = datetime.now(UTC)
     found = evaluate(settings, beir, limit=limit, embedded=embedded, asked=asked)
+    kept = None
+    if label is not None:
+        from eval.kept import run_of_answers
+
+        kept = keep(settings, run_of_answers(settings, beir, label, found, began))
     if as_json:
-        say_json(found.as_json())
+        say_json(found.as_json() | ({"report": kept} if kept else {}))
         return
     say(_figures(found))
     say()
     say(_seconds(found))
     say(_about(found))
+    say_kept(kept)
 
 
 def _figures(found: Evaluation) -> list[str]:

@@ -13,15 +13,17 @@ import typer
 
 from api.commands.evaluate import tenths
 from api.commands.options import AsJson, Data, read_used_settings
-from api.commands.terminal import clean, say, say_json, table, wrapped
+from api.commands.terminal import clean, counted, say, say_json, table, wrapped
 from rag.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from eval.figures import Change, Figure
+    from eval.comparison import Comparison
+    from eval.figures import Figure
     from eval.findings import Findings
     from eval.gates import Gate
+    from eval.runs import Change
     from rag.catalog import Catalog
     from rag.settings import Settings
 
@@ -34,8 +36,8 @@ Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write
 Metrics = Annotated[
     Path | None, typer.Option("--prometheus", metavar="FILE", help="Write its figures in Prometheus' text format.")
 ]
-#: Failed questions that are shown.
-SHOWN = 10
+#: Failed questions that are shown, and characters of an answer.
+SHOWN, LONGEST = 10, 300
 
 
 def run_report(
@@ -81,9 +83,10 @@ def run_report(
         reported = citewell.store.catalog.claim_report(owner, LEASE, asked.id) if asked else None
         if reported is None:
             raise AssertionError("a report that was just asked for waits to be claimed")
-        with usual_parts(citewell) as parts:
-            run_report(citewell, reported, owner, parts, progress=tenths("Asked", "questions"))
-        _tell(citewell.store.catalog, reported.id, chosen, html, prometheus, as_json=as_json)
+        with usual_parts(citewell, chosen) as parts:
+            questions, answers = tenths("Asked", "questions"), tenths("Judged", "answers")
+            run_report(citewell, reported, owner, parts, progress=questions, judging=answers)
+        _tell(citewell.store.catalog, reported.id, None, html, prometheus, as_json=as_json)
 
 
 def list_reports(
@@ -121,13 +124,26 @@ def show_report(
     as_json: AsJson = False,
     data: Data = None,
 ) -> None:
-    """Show a report again, or write it as a page. Exit status 1 if a gate is not passed."""
+    """Show a report again, or write it as a page.
+
+    It says what it said when it ended, whatever the gates are now; with --gates, what these would say of it. Exit
+    status 1 if a gate is not passed.
+    """
+    from eval.gates import read_gates
     from rag.store import open_store
 
-    settings = read_used_settings(ctx, data)
-    chosen = _gates(settings, gates)
-    with open_store(settings) as store:
+    chosen = read_gates(gates) if gates else None
+    with open_store(read_used_settings(ctx, data)) as store:
         _tell(store.catalog, report, chosen, html, prometheus, as_json=as_json)
+
+
+def delete_report(ctx: typer.Context, report: ReportId, data: Data = None) -> None:
+    """Remove a report with its figures; the answers that it asked for stay in the log."""
+    from rag.store import open_store
+
+    with open_store(read_used_settings(ctx, data)) as store:
+        store.catalog.delete_report(report)
+    say(f"Removed report {report}.")
 
 
 def compare_reports(
@@ -139,27 +155,53 @@ def compare_reports(
 ) -> None:
     """Compare two reports, of two settings or generators, on the questions that both asked.
 
-    Prints for each metric how far A is above B, with the 95 % interval and the p value of a paired randomisation test,
-    corrected for all metrics together.
+    Prints for each metric what A and B have, how far A is above B, with the 95 % interval and the p value of a paired
+    randomisation test, corrected for all metrics together; then the questions that differ most, side by side. What
+    `citewell eval retrieval` and `eval answers` have kept under a label can be compared as well.
     """
-    from eval.figures import between
-    from eval.report import load_run
+    from eval.comparison import compare_runs
     from rag.store import open_store
 
     with open_store(read_used_settings(ctx, data)) as store:
-        one, other = (load_run(store.catalog, store.catalog.report(name)) for name in (first, second))
-    moved = between(one, other)
-    if not moved:
-        raise BadInput("The two reports have no scored question in common.")
+        found = compare_runs(store.catalog, first, second)
     if as_json:
-        about = [{"id": run.id, "label": run.request.label, "generator": run.generator} for run in (one, other)]
-        say_json({"reports": about, "differences": [change.as_json() for change in moved]})
+        say_json(found.as_json())
         return
-    say(f"A: {clean(one.request.label or one.id)}, generator {clean(one.generator)}, settings {one.settings_digest}")
-    say(f"B: {clean(other.request.label or other.id)}, generator {clean(other.generator)}, "
-        f"settings {other.settings_digest}")  # fmt: skip
-    rows = [[change.metric, *_change(change), f"{change.count}"] for change in moved]
-    say(table(["metric", "A - B", "95 % interval", "p", "questions"], rows))
+    say(_compared(found))
+
+
+def _compared(found: Comparison) -> list[str]:
+    from eval.comparison import labels
+
+    runs = {"A": found.first, "B": found.second}
+    lines = []
+    for name, label in labels(found).items():
+        about = f"{name}: {clean(label)}, generator {clean(runs[name].generator)}, {runs[name].settings_digest}"
+        lines += wrapped(about, hanging=3)
+    rows = [
+        [
+            f"{row.change.metric}{_source(row.change)}", f"{row.first:.3f}", f"{row.second:.3f}",
+            *_change(row.change), f"{row.change.count}",
+        ]
+        for row in found.rows
+    ]  # fmt: skip
+    lines += ["", *table(["metric", "A", "B", "A - B", "95 % interval", "p", "questions"], rows)]
+    if found.apart:
+        lines.append(f"{counted(found.apart, 'question')} that only one of them asked left out.")
+    for one in found.differing:
+        lines += ["", *wrapped(clean(one.question or one.id))]
+        for name, side in (("A", one.first), ("B", one.second)):
+            cause = f", {side.cause}" if side.cause else ""
+            said = f": {clean(side.said)[:LONGEST]}" if side.said else ""
+            lines += wrapped(f"{name} {one.metric} {side.score:.2f}{cause}{said}", indent=2, hanging=2)
+    return lines
+
+
+def _source(change: Change) -> str:
+    from eval.runs import Source
+
+    found = change.scope.source
+    return f" ({found.value})" if found is Source.GENERATED else ""
 
 
 def _gates(settings: Settings, file: Path | None) -> tuple[Gate, ...] | None:
@@ -214,16 +256,26 @@ def _write(file: Path, content: str) -> None:
 
 def _lines(found: Findings) -> list[str]:
     verdict = found.verdict
-    lines = [f"{'Passed' if verdict.passed else 'Failed'}: report {found.run.id}"]
+    gates = f", {counted(len(verdict.gates), 'gate')}" if verdict.gates else ""
+    lines = [f"{verdict.word}: report {found.run.id}{gates}"]
     lines += [line for reason in verdict.reasons for line in wrapped(clean(reason), indent=2, hanging=2)]
-    lines += ["", *_scores(found.headlines, found.changes)]
-    failed = [f"{count} {cause.value}" for cause, count in found.causes.items() if count]
-    if failed:
-        lines += ["", f"Where it goes wrong: {', '.join(failed)}."]
+    if found.headlines:
+        lines += ["", *_scores(found.headlines, found.changes)]
+    for source, figures in found.others.items():
+        lines += ["", *_figures(source.value, figures)]
+    if found.failed:
+        failed = [f"{count} {cause.value}" for cause, count in found.causes.items() if count]
+        golden = f"; of golden questions {', '.join(failed)}" if failed else "; no golden one"
+        lines += ["", *wrapped(f"Where it goes wrong: {counted(len(found.failed), 'question')}{golden}.")]
     for one in found.failed[:SHOWN]:
         cause = one.cause.value if one.cause else "unknown"
-        shown = clean(found.question(one) or one.id)
-        lines += wrapped(f"{cause}: {shown} ({one.answer_id or 'not in the log'})", indent=2, hanging=2)
+        shown = f"{cause}, {one.source.value}: {clean(found.question(one) or one.id)}"
+        lines += wrapped(f"{shown} ({one.answer_id or 'not in the log'})", indent=2, hanging=2)
+    if len(found.failed) > SHOWN:
+        lines.append(f"  and {len(found.failed) - SHOWN:,} more; --json and --html show all.")
+    if found.drifted:
+        told = f"{counted(len(found.drifted), 'golden question')} whose documents have changed"
+        lines += ["", *wrapped(f"{told}; `citewell golden check` says which.")]
     cost = found.cost
     tokens = f"{cost['prompt_tokens'] + cost['completion_tokens'] + cost['judge_tokens']:,.0f} tokens"
     lines += ["", f"{len(found.run.asked):,} questions in {cost['seconds']:,.0f} seconds, {tokens}."]
@@ -233,14 +285,23 @@ def _lines(found: Findings) -> list[str]:
 
 
 def _scores(headlines: Mapping[str, Figure], changes: Sequence[Change]) -> list[str]:
-    from eval.figures import LAST_RUN
+    from eval.figures import EVERYTHING, LAST_RUN
 
-    last = {change.metric: change for change in changes if change.versus == LAST_RUN}
+    told = (change for change in changes if change.scope == EVERYTHING)
+    last = {change.metric: change for change in told if change.versus == LAST_RUN}
     rows = [
         [name, f"{figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}", *_change(last.get(name))]
         for name, figure in headlines.items()
     ]
-    return table(["metric", "score", "95 % interval", "since the last", "95 % interval", "p"], rows)
+    return table(["golden questions", "score", "95 % interval", "since the last", "95 % interval", "p"], rows)
+
+
+def _figures(source: str, figures: Mapping[str, Figure]) -> list[str]:
+    rows = [
+        [name, f"{figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}", f"{figure.count}"]
+        for name, figure in figures.items()
+    ]
+    return table([f"{source} questions", "score", "95 % interval", "questions"], rows)
 
 
 def _change(change: Change | None) -> list[str]:

@@ -13,12 +13,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from api.report_schemas import ReportList, ReportReply, ReportRequest
 from api.routes.parts import Whole, problems
-from eval.findings import Findings, as_json, as_prometheus, findings_of
-from eval.gates import read_gates
+from eval.findings import as_json, as_prometheus, findings_of
 from eval.page import POLICY, as_html
 from eval.runs import Request, plain
-from rag.assembly import Citewell
-from rag.reported import Progress, Reported
+from rag.errors import NotFound
+from rag.reported import Progress
 
 router = APIRouter(prefix="/v1/reports", tags=["reports"])
 
@@ -34,13 +33,18 @@ class Form(StrEnum):
     PROMETHEUS = "prometheus"
 
 
-@router.post("", status_code=202, summary="Ask for a report", responses=problems(404, 422, 503))
+@router.post("", status_code=202, summary="Ask for a report", responses=problems(400, 404, 422, 503))
 def ask_for_report(body: ReportRequest, citewell: Whole) -> ReportReply:
     """Puts a report into the queue; the worker makes it in the background. Read it by its id until it is `done`."""
     catalog = citewell.store.catalog
-    for name in body.collections:
+    about = body.collections
+    if not about and not catalog.caller.sees_all:  # none named means all, which are not the caller's
+        about = [collection.name for collection in catalog.list_collections(counted=False)]
+        if not about:
+            raise NotFound("There is no collection to report on.")
+    for name in about:
         catalog.collection(name, counted=False)
-    request = Request(tuple(body.collections), body.since, body.limit, body.label or "")
+    request = Request(tuple(about), body.since, body.limit, body.label or "")
     reported = catalog.open_report(plain(request))
     if reported is None:
         raise AssertionError("only a time of the schedule can be taken")
@@ -74,14 +78,15 @@ def read_report(
 
     One that is not done has no figures yet; as a page or as metrics it is refused then.
     """
-    reported = citewell.store.catalog.report(report_id)
+    catalog = citewell.store.catalog
+    reported = catalog.report(report_id)
     chosen = form or (Form.HTML if accept.startswith("text/html") else Form.JSON)
     if chosen is Form.HTML:
         headers = {"Content-Security-Policy": POLICY}
-        return HTMLResponse(as_html(_findings(citewell, reported), "/v1/answers"), headers=headers)
+        return HTMLResponse(as_html(findings_of(catalog, reported), "/v1/answers"), headers=headers)
     if chosen is Form.PROMETHEUS:
-        return PlainTextResponse(as_prometheus(_findings(citewell, reported)), media_type=METRICS_TYPE)
-    figures = as_json(_findings(citewell, reported)) if reported.state is Progress.DONE else None
+        return PlainTextResponse(as_prometheus(findings_of(catalog, reported)), media_type=METRICS_TYPE)
+    figures = as_json(findings_of(catalog, reported)) if reported.state is Progress.DONE else None
     return Response(ReportReply.of(reported, figures).model_dump_json(), media_type="application/json")
 
 
@@ -89,8 +94,3 @@ def read_report(
 def remove_report(report_id: ReportId, citewell: Whole) -> None:
     """Removes a report with its figures; the answers that it asked for stay in the log."""
     citewell.store.catalog.delete_report(report_id)
-
-
-def _findings(citewell: Citewell, reported: Reported) -> Findings:
-    gates = citewell.store.settings.report.gates
-    return findings_of(citewell.store.catalog, reported, read_gates(gates) if gates else None)

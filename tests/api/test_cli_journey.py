@@ -185,6 +185,14 @@ def test_doctor_finds_what_is_missing_and_names_the_cure(cli: Cli) -> None:
     assert found["catalog"]["ok"] is True
     assert cli("doctor").out.endswith("Everything that the settings ask for works.\n")
 
+    night = {"REPORT__SCHEDULE": "30 2 * * *", "REPORT__TIMEZONE": "Europe/Berlin"}
+    planned = {check["part"]: check for check in cli("doctor", "--json", **night).json["checks"]}
+    assert planned["report"]["found"].startswith("'30 2 * * *' in Europe/Berlin, next at 20")
+    wrong = {"REPORT__SCHEDULE": "at night", "REPORT__GATES": "none.toml"}
+    checks = {check["part"]: check for check in cli("doctor", "--json", status=1, **wrong).json["checks"]}
+    assert "has not the five fields of cron" in checks["report"]["found"]
+    assert "none.toml can not be read" in checks["gates"]["found"]
+
     unreachable = {"GENERATOR__KIND": "openai", "GENERATOR__BASE_URL": "http://127.0.0.1:9/v1"}
     broken = cli("doctor", "--json", status=1, EMBEDDER__MODEL="/no/such/folder", **unreachable).json
     problems = {check["part"]: check for check in broken["checks"] if check["ok"] is False}

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from eval.figures import HEADLINES
 from eval.nightly import Nightly
 from rag.assembly import open_citewell
 from rag.golden import GoldenDocument, Proposed
@@ -51,7 +52,8 @@ def test_a_report_is_read_as_json_as_a_page_and_as_metrics(asked, reading):
     told = reading.get(f"/v1/reports/{asked}").json()
     assert (told["state"], told["collections"], told["label"]) == ("done", ["demo"], "first")
     report = told["report"]
-    assert report["verdict"] == {"passed": True, "reasons": [], "gates": 8}
+    assert (report["verdict"]["passed"], report["verdict"]["reasons"]) == (True, [])
+    assert [gate["metric"] for gate in report["verdict"]["gates"]] == list(HEADLINES)
     assert report["questions"]["golden"] == 2
     assert report["headlines"]["abstention"]["count"] == 2
     assert told["answered"] == sum(report["questions"].values())
@@ -115,7 +117,9 @@ def test_the_command_runs_shows_and_compares(cli, tmp_path):
     (tmp_path / "high.toml").write_text(GATES.format(1.01))
     options = ("report", "run", "-c", "policies", "--limit", "1")
     first = cli(*options, "--gates", "low.toml", "--json", "--html", "page.html", "--prometheus", "report.prom").json
-    assert first["verdict"] == {"passed": True, "reasons": [], "gates": 1}
+    assert first["verdict"] == {
+        "passed": True, "reasons": [], "gates": [{"metric": "correctness", "minimum": 0.5, "significance": 0.05}]
+    }  # fmt: skip
     assert first["headlines"]["correctness"]["value"] == 1
     assert "<h2>Headline scores</h2>" in (tmp_path / "page.html").read_text()
     assert "citewell_report_passed 1" in (tmp_path / "report.prom").read_text()
@@ -127,7 +131,7 @@ def test_the_command_runs_shows_and_compares(cli, tmp_path):
     listed = cli("report", "list").out
     assert listed.index(second) < listed.index(first["id"])
     shown = cli("report", "show", first["id"]).out
-    assert shown.splitlines()[0] == f"Passed: report {first['id']}"
+    assert shown.splitlines()[0] == f"Passed: report {first['id']}, 1 gate"
     compared = cli("report", "compare", first["id"], second, "--json").json
     found = {one["metric"]: one["difference"] for one in compared["differences"]}
     assert found["correctness"] == 0

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from eval.figures import changes, flat
+from eval.figures import changes
 from eval.findings import Findings
-from eval.gates import Gate, judged
+from eval.gates import Gate, compared, judged
 from eval.runs import Asked, Request, Run, Scores, Source
 from rag.logged import Logged
 
@@ -32,6 +32,6 @@ def findings(
     answers: Mapping[str, Logged] | None = None,
     questions: Mapping[str, str] | None = None,
 ) -> Findings:
-    moved = changes(run, before)
-    verdict = judged(gates, flat(run), moved)
+    moved = changes(run, before, compared(gates))
+    verdict = judged(gates, run, moved)
     return Findings(run, tuple(before), verdict, tuple(moved), answers or {}, questions or {})

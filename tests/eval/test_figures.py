@@ -89,11 +89,15 @@ def test_a_question_is_compared_with_its_mean_over_the_runs_before():
     assert (month.mean, month.runs) == (0.5, 3)
 
 
-def test_two_settings_are_compared_on_the_questions_of_all_sources():
-    one = run_of([asked("1", {"supported": 1}), asked("2", {"supported": 1}, source=Source.GENERATED)], "a")
-    other = run_of([asked("1", {"supported": 0}), asked("2", {"supported": 0}, source=Source.GENERATED)], "b")
-    [change] = between(one, other)
-    assert (change.mean, change.count, change.versus) == (1, 2, "b")
+def test_two_settings_are_compared_source_by_source_and_not_on_what_people_were_told():
+    one = run_of([asked("1", {"supported": 1}), asked("2", {"supported": 1}, source=Source.GENERATED),
+                  asked("3", {"supported": 1}, source=Source.TRAFFIC)], "a")  # fmt: skip
+    other = run_of([asked("1", {"supported": 0}), asked("2", {"supported": 0}, source=Source.GENERATED),
+                    asked("3", {"supported": 0}, source=Source.TRAFFIC)], "b")  # fmt: skip
+    found = between(one, other)
+    assert [(c.mean, c.count, c.versus, c.scope.source) for c in found] == [
+        (1, 1, "b", Source.GOLDEN), (1, 1, "b", Source.GENERATED)
+    ]  # fmt: skip
 
 
 def test_an_unchanged_system_raises_no_alarm():

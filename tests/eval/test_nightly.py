@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +11,7 @@ import pytest
 from eval.nightly import Nightly, beside
 from eval.runs import Request, plain
 from rag.assembly import open_citewell
-from rag.errors import Misconfigured
+from rag.errors import BadInput, Misconfigured
 from rag.golden import Proposed
 from rag.reported import Progress
 from rag.settings import ReportSettings
@@ -90,6 +91,27 @@ def test_what_was_asked_for_is_made_without_a_schedule(opened):
         ended = Nightly(citewell).step(START)
     assert (ended.id, ended.state) == (asked.id, Progress.DONE)
     assert asked.id in calls[0][1].decode()
+
+
+def test_of_a_report_that_can_not_be_made_people_are_told(opened):
+    """There is nothing to ask: the run has failed, and whoever is told of reports is told why."""
+    with webhook(200) as (url, calls), opened(schedule="", webhook_url=url, webhook_secret=SECRET) as citewell:
+        citewell.store.catalog.create_collection("empty")
+        failed = citewell.store.catalog.open_report(plain(Request(("empty",))))
+        with pytest.raises(BadInput):
+            Nightly(citewell).step(START)
+    told = json.loads(calls[0][1])
+    assert (told["report_id"], told["passed"], told["headlines"]) == (failed.id, False, {})
+    assert told["reasons"][0].startswith("The report could not be made. There is no question to ask")
+
+
+def test_a_time_whose_report_was_removed_is_not_caught_up_on(opened):
+    with opened() as citewell:
+        catalog = prepared(citewell)
+        at = START + timedelta(days=1)
+        catalog.delete_report(Nightly(citewell, START).step(at).id)
+        assert Nightly(citewell, START).step(at + timedelta(hours=1)) is None
+        assert Nightly(citewell, START).step(at + timedelta(days=1)) is not None
 
 
 def test_a_worker_that_dies_over_a_report_leaves_it_to_another(opened):

@@ -14,15 +14,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from eval.gates import Gate
-from eval.notices import ATTEMPTS, mail, notify
+from eval.notices import ATTEMPTS, mail, notice_of, notify
 from rag.settings import ReportSettings
 from tests.eval.reported import asked, findings, run_of
 
 SECRET = "a-very-secret-key"
-FOUND = findings(
-    run_of([asked("1", {"correctness": 0.5}, tags=("secret",))]),
-    gates=[Gate(metric="correctness", minimum=0.8)],
-)
+RUN = run_of([asked("1", {"correctness": 0.5}, tags=("secret",))])
+FOUND = notice_of(findings(RUN, gates=[Gate(metric="correctness", minimum=0.8)]))
 
 
 @contextmanager
@@ -134,7 +132,7 @@ def test_people_get_a_mail_about_a_report_that_has_not_passed():
 
 def test_of_a_report_that_has_passed_nobody_gets_a_mail():
     with mailbox() as (port, lines):
-        assert notify(mailed(port), findings(FOUND.run)) == []
+        assert notify(mailed(port), notice_of(findings(RUN))) == []
     assert lines == []
 
 
@@ -146,7 +144,7 @@ def test_a_mail_server_that_is_not_there_is_said_so():
 def test_a_mail_is_one_that_can_be_sent():
     message = mail(mailed(25), FOUND)
     assert message["To"] == "owner@example.org"
-    assert f"citewell report show {FOUND.run.id}" in message.get_content()
+    assert f"citewell report show {FOUND.report_id}" in message.get_content()
 
 
 @pytest.mark.parametrize(

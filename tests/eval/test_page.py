@@ -152,7 +152,7 @@ def test_json_says_the_same(found):
     }  # fmt: skip
     assert told["failed"][0]["question"] == HOSTILE
     assert told["cost"]["prompt_tokens"] == 1000
-    assert told["questions"] == {"golden": 3, "traffic": 1, "generated": 0}
+    assert told["questions"] == {"golden": 3, "traffic": 1, "generated": 0, "folder": 0}
     assert told["unscored"] == {f"no answer: {HOSTILE}": 1, f"faithfulness: {HOSTILE}": 1}
     assert [change["metric"] for change in told["changes"]][:2] == ["correctness", "supported"]
     observed, corrected = 2 / 3, told["judge"]["corrected_supported"]["value"]

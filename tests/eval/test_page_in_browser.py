@@ -1,9 +1,7 @@
-"""The page in a real browser: nothing is asked of any host, and the console stays silent."""
+"""The page in a real browser: nothing is asked of any host, the console stays silent, and nobody is shut out."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,30 +12,23 @@ import pytest
 
 from eval.page import as_html
 from eval.runs import Request
+from tests.chromium import Open, Opened
 from tests.eval.reported import asked, findings, run_of
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
-OPTIONS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run", "--enable-logging=stderr", "--dump-dom",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]  # fmt: skip
-
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+#: A4 between its margins, at 96 dots per inch.
+PAPER = {"width": 718, "height": 1000}
+SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 780}}
 
 
-def shown(page: str, tmp_path: Path) -> tuple[str, list[str]]:
-    """Return what the browser makes of a page, and what is written to its console."""
-    (tmp_path / "page.html").write_text(page)
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    done = subprocess.run(
-        [CHROMIUM, *OPTIONS, profile, (tmp_path / "page.html").as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+@pytest.fixture
+def shown(open_page: Open, tmp_path: Path):
+    """Opens a page that lies in a file."""
+
+    def _shown(page: str, **options: object) -> Opened:
+        (tmp_path / "page.html").write_text(page)
+        return open_page((tmp_path / "page.html").as_uri(), **options)
+
+    return _shown
 
 
 @contextmanager
@@ -63,7 +54,7 @@ def server() -> Iterator[tuple[str, list[str]]]:
             thread.join()
 
 
-def test_hostile_texts_reach_nobody_and_run_nothing(tmp_path):
+def test_hostile_texts_reach_nobody_and_run_nothing(shown):
     """The texts try to load from a server, which nobody calls; put into a page as they are, they do reach it."""
     with server() as (address, paths):
         hostile = (
@@ -74,12 +65,27 @@ def test_hostile_texts_reach_nobody_and_run_nothing(tmp_path):
             request=Request(label=hostile),
             left_out=(hostile,),
         )
-        page = as_html(findings(run, questions={"1": hostile}), address)
-        dom, console = shown(page, tmp_path)
-        assert "Where it goes wrong" in dom
-        assert console == []
+        seen = shown(as_html(findings(run, questions={"1": hostile}), address))
+        assert "Where it goes wrong" in seen.page.content()
+        assert seen.console == []
+        assert seen.hosts == {""}  # the file itself
         assert paths == []
 
-        _, console = shown(f"<!doctype html><title>x</title>{hostile}", tmp_path)
-        assert any('"1"' in line for line in console)
+        seen = shown(f"<!doctype html><title>x</title>{hostile}")
+        assert "error: 1" in seen.console
         assert sorted(paths) == ["/a.png", "/b.css"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_serious_stands_in_anybodys_way(shown, size):
+    """axe finds nothing; on a phone and on paper nothing is wider than what it stands on."""
+    scores = {"correctness": 0.5, "recall@8": 1.0, "faithfulness": 0.9}
+    run = run_of([asked(str(number), scores, failed=number % 2 == 0, tags=("travel",)) for number in range(6)])
+    questions = {str(number): f"What is the limit of number {number}?" for number in range(6)}
+    seen = shown(as_html(findings(run, questions=questions), "/v1/answers"), viewport=SIZES[size])
+    assert seen.findings() == []
+    wide = "() => document.documentElement.scrollWidth <= innerWidth"
+    assert seen.page.evaluate(wide)
+    seen.page.set_viewport_size(PAPER)
+    seen.page.emulate_media(media="print")
+    assert seen.page.evaluate(wide)

@@ -138,14 +138,22 @@ def opened(folder: Path, generator: ScriptedGenerator | None = None, **settings:
     return open_citewell(made, embedder=WordEmbedder(), generator=generator)
 
 
-def ask(citewell: Citewell, collection: Collection, question: str, *, hours: float = 12, support: float = 0.9) -> str:
+def ask(
+    citewell: Citewell,
+    collection: Collection,
+    question: str,
+    *,
+    hours: float = 12,
+    support: float = 0.9,
+    reported: bool = False,
+) -> str:
     """Log an answer of one sentence that was given some hours ago; return its id."""
     at = NOW - timedelta(hours=hours)
     claim = Claim("So it is.", 0, 9, (), together=support)
     answer = Answer(secrets.token_hex(16), question, "So it is.", False, (claim,), (), "scripted", at)
     texts = Texts(answer, Plan(question, (collection,), {"year": 2026}, 9, 3))
     logged = Logged(answer.id, at, False, None, "scripted", False, texts, Facts({}, {}, (), ""))
-    citewell.store.catalog.add_answers([Entry(logged, (collection.id,), frozenset())])
+    citewell.store.catalog.add_answers([Entry(logged, (collection.id,), frozenset(), reported=reported)])
     return answer.id
 
 
@@ -169,12 +177,8 @@ def test_traffic_is_that_of_the_time_and_the_collections(citewell):
 def test_what_a_report_asked_is_no_traffic(citewell):
     catalog = citewell.store.catalog
     here = catalog.create_collection("here")
-    asked, own = ask(citewell, here, "When?"), ask(citewell, here, "Where?")
-    with catalog._write() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO reports (id, created_at, state, request) VALUES ('r', '2026-01-01', 'done', '{}')"
-        )
-        connection.exec_driver_sql(f"INSERT INTO report_items VALUES ('r', 0, '{own}', x'00')")
+    asked = ask(citewell, here, "When?")
+    ask(citewell, here, "Where?", reported=True)
     assert [one.answer_id for one in traffic(citewell, [here], YESTERDAY, NOW, 9, "s")[0]] == [asked]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from eval.judges import BuiltInJudge, ModelJudge, open_judge, open_model_judge
 from eval.scored import METRICS, Finding, Sample, ScoreFiles
-from eval.suite import score_all
+from eval.suite import Allowance, score_all
 from rag.errors import BadInput, Misconfigured
 from rag.grounding import LexicalJudge
 from rag.judge import TrainedJudge
@@ -186,7 +186,7 @@ def test_when_the_time_is_over_the_rest_counts_as_failed():
         FAST,
         metrics=["faithfulness"],
         scored=lambda done, of: told.append((done, of)),
-        most_seconds=0.0,
+        allowance=Allowance(seconds=0.0),
     )
     assert [one.why for one in found.unscored] == ["The time for scoring was over."] * 2
     assert found.failures() == {"faithfulness": 2}

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rag.catalog.reports import MOST_CLAIMS
 from rag.errors import NotFound
-from rag.reported import Progress, ReportItem
+from rag.reported import Progress, ReportItem, Spent
 
 DUE = datetime(2026, 11, 23, 2, 30, tzinfo=UTC)
 REQUEST = {"collections": ["c"], "label": "a"}
@@ -94,6 +95,66 @@ def test_a_run_that_is_given_back_waits_again(catalog):
     assert catalog.claim_report("other", 60) is None
     catalog.release_report(asked.id, "me")
     assert catalog.claim_report("other", 60).id == asked.id
+
+
+def test_a_run_over_which_five_died_is_called_failed(catalog):
+    """Who gives it back has not died over it; the sixth gets the next run that waits, if there is one."""
+    asked, behind = catalog.open_report(REQUEST), catalog.open_report(REQUEST)
+    for _ in range(3):
+        assert catalog.claim_report("stopped", 60, asked.id).id == asked.id
+        catalog.release_report(asked.id, "stopped")
+    for number in range(MOST_CLAIMS):
+        assert catalog.claim_report(f"dead {number}", -1, asked.id).id == asked.id
+    assert catalog.claim_report("heir", 60).id == behind.id
+    failed = catalog.report(asked.id)
+    assert failed.state is Progress.FAILED
+    assert failed.error.startswith("5 processes began this report and fell silent over it")
+    assert catalog.claim_report("heir", 60, asked.id) is None
+    assert not catalog.end_report(asked.id, "dead 4", {}, "")
+
+
+def test_what_is_spent_adds_up_over_owners(catalog):
+    asked = catalog.open_report(REQUEST)
+    catalog.claim_report("dead", -1)
+    assert catalog.beat_report(asked.id, "dead", -1, Spent(1.5, 10))
+    assert catalog.claim_report("heir", 60).spent == Spent(1.5, 10)
+    assert catalog.add_report_item(asked.id, "heir", ReportItem(0, None, {}), 60, Spent(0.5, 3_000_000_000))
+    assert catalog.report(asked.id).spent == Spent(2.0, 3_000_000_010)
+
+
+def test_a_run_made_elsewhere_is_kept_as_it_is(catalog):
+    items = [ReportItem(0, None, {"x": 1}), ReportItem(1, None, {"x": 2})]
+    made = catalog.add_report({"label": "folder"}, {"generator": "g"}, "digest", items, DUE)
+    found = catalog.report(made.id)
+    assert (found.state, found.started_at, found.summary) == (Progress.DONE, DUE, {"generator": "g"})
+    assert catalog.report_items(made.id) == items
+    assert catalog.claim_report("me", 60) is None
+
+
+def test_runs_age_out_and_the_last_time_of_the_schedule_stays_taken(catalog):
+    """Those that ended before go; the last due time is not caught up on though its run is nowhere to be seen."""
+    names = [catalog.open_report(REQUEST, due).id for due in (None, DUE, DUE + timedelta(days=1))]
+    waits = catalog.open_report(REQUEST)
+    for name in names:
+        catalog.claim_report("me", 60, name)
+        catalog.add_report_item(name, "me", ReportItem(0, None, {}), 60)
+        catalog.end_report(name, "me", {}, "")
+    assert catalog.forget_reports(datetime.now(UTC) - timedelta(days=1)) == 0
+    assert catalog.forget_reports(datetime.now(UTC) + timedelta(days=1)) == 3
+    assert catalog.forget_reports(datetime.now(UTC) + timedelta(days=1)) == 0
+    assert [one.id for one in catalog.list_reports()] == [waits.id]
+    assert all(catalog.report_items(name) == [] for name in names)
+    assert catalog.last_due() == DUE + timedelta(days=1)
+    assert catalog.open_report(REQUEST, DUE + timedelta(days=1)) is None
+    with pytest.raises(NotFound):
+        catalog.report(names[2])
+    with pytest.raises(NotFound):
+        catalog.delete_report(names[2])
+    later = catalog.open_report(REQUEST, DUE + timedelta(days=2))
+    catalog.delete_report(later.id)
+    assert catalog.last_due() == DUE + timedelta(days=2)
+    with catalog._read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM reports").scalar() == 2
 
 
 def test_a_run_that_failed_says_why_and_is_listed_by_its_state(catalog):

@@ -9,6 +9,7 @@ down_revision = "0005"
 
 def upgrade() -> None:
     op.add_column("answers", sa.Column("support", sa.Float))
+    op.add_column("answers", sa.Column("reported", sa.Boolean))
     op.create_table(
         "golden_questions",
         sa.Column("id", sa.String(32), primary_key=True),
@@ -49,6 +50,9 @@ def upgrade() -> None:
         sa.Column("settings_digest", sa.String(32)),
         sa.Column("lease_owner", sa.String(100)),
         sa.Column("lease_until", sa.DateTime),
+        sa.Column("claims", sa.Integer, nullable=False),
+        sa.Column("seconds", sa.Float, nullable=False),
+        sa.Column("tokens", sa.BigInteger, nullable=False),
         sa.Column("summary", sa.LargeBinary),
         sa.Column("error", sa.Text),
         sa.UniqueConstraint("due_at", name="uq_reports_due_at"),
@@ -57,6 +61,6 @@ def upgrade() -> None:
         "report_items",
         sa.Column("report_id", sa.String(32), sa.ForeignKey("reports.id"), primary_key=True),
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("answer_id", sa.String(32), index=True),
+        sa.Column("answer_id", sa.String(32)),
         sa.Column("data", sa.LargeBinary, nullable=False),
     )
