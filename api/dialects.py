@@ -14,7 +14,7 @@ from typing import Any
 #: The addresses of OpenAI's and NIM's APIs.
 SPOKEN = re.compile(r"/v1/(chat/completions|models|embeddings|ranking)(/.*)?|/v[12]/vector_stores/.*", re.DOTALL)
 #: What OpenAI calls the kinds of errors, by status; all others below 500 are faults of the request.
-TYPES = {403: "permission_error", 429: "rate_limit_error"}
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 def worded(path: str, status: int, problem: Mapping[str, Any]) -> dict[str, Any]:

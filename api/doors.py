@@ -123,10 +123,14 @@ class ServerDoor:
     """The door to a server by its URL, such as ``http://127.0.0.1:8321``; nothing is sent before the first call.
 
     Speaks to that URL alone: no proxies from the environment, no redirects. Each call opens a connection of its own, so
-    that it may be used from any event loop. Raises `Misconfigured` for what is no URL of a server.
+    that it may be used from any event loop. ``key`` is the secret of a key, for a server that wants one. Raises
+    `Misconfigured` for what is no URL of a server, or no key.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
+        if key is not None and not re.fullmatch(r"[!-~]+", key):
+            raise Misconfigured("The key for the server is not one: keys have no spaces or line breaks.")
+        self._headers = {"User-Agent": "citewell"} | ({"Authorization": f"Bearer {key}"} if key else {})
         try:
             self._url = httpx.URL(url.rstrip("/"))
         except httpx.InvalidURL as error:
@@ -192,7 +196,7 @@ class ServerDoor:
                 timeout=_TIMEOUT,
                 trust_env=False,
                 verify=self._tls,
-                headers={"User-Agent": "citewell"},
+                headers=self._headers,
             ) as client:
                 yield client
         except httpx.TimeoutException as error:

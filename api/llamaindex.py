@@ -41,8 +41,8 @@ _SHOWN = ("document", "page", "section")
 class CitewellRetriever(BaseRetriever):  # type: ignore[misc]  # the library is not typed
     """Finds passages: one `TextNode` each, whose id is the passage's own and stays the same while its text does.
 
-    ``citewell`` is the URL of a running server or an opened whole. The others are those of ``POST /v1/search``; what is
-    None is as in its settings. Raises `BadInput` for values that it does not take.
+    ``citewell`` is the URL of a running server, which may want a ``key``, or an opened whole. The others are those of
+    ``POST /v1/search``; what is None is as in its settings. Raises `BadInput` for values that it does not take.
     """
 
     def __init__(
@@ -56,9 +56,10 @@ class CitewellRetriever(BaseRetriever):  # type: ignore[misc]  # the library is 
         diversity: float | None = None,
         around: int | None = None,
         section: bool | None = None,
+        key: str | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        self._door = _door(citewell)
+        self._door = _door(citewell, key)
         self._query = _given(collections, top_k, filters, parts, diversity, around, section)
         validated(SearchRequest, {**self._query, "query": "?"})
         super().__init__(callback_manager=callback_manager)
@@ -96,9 +97,10 @@ class CitewellQueryEngine(BaseQueryEngine):  # type: ignore[misc]  # the library
         diversity: float | None = None,
         around: int | None = None,
         section: bool | None = None,
+        key: str | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        self._door = _door(citewell)
+        self._door = _door(citewell, key)
         self._streaming = streaming
         self._given = _given(collections, top_k, filters, parts, diversity, around, section)
         if policy is not None:
@@ -158,8 +160,8 @@ class CitewellQueryEngine(BaseQueryEngine):  # type: ignore[misc]  # the library
         return AsyncStreamingResponse(texts(), nodes, metadata)
 
 
-def _door(citewell: str | Citewell) -> Door:
-    return ServerDoor(citewell) if isinstance(citewell, str) else ProcessDoor(citewell)
+def _door(citewell: str | Citewell, key: str | None) -> Door:
+    return ServerDoor(citewell, key) if isinstance(citewell, str) else ProcessDoor(citewell)
 
 
 def _given(

@@ -10,7 +10,6 @@ behind them. Knows no route and never repeats what a client sent, but for names 
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 
 from api.dialects import worded
 from rag.errors import (
@@ -28,10 +28,13 @@ from rag.errors import (
     Conflict,
     DocumentRejected,
     DocumentTooLarge,
+    Forbidden,
     GeneratorFailed,
     IndexDamaged,
     Misconfigured,
     NotFound,
+    QuotaExceeded,
+    Unauthorized,
     Unavailable,
     UnsupportedDocument,
 )
@@ -40,9 +43,12 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 #: The nearest kind counts: an error that is not listed has the status of what it is derived from.
 STATUS: Mapping[type[CitewellError], int] = {
     BadInput: 400,
+    Unauthorized: 401,
+    Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
     DocumentTooLarge: 413,
+    QuotaExceeded: 413,
     UnsupportedDocument: 415,
     DocumentRejected: 422,
     Busy: 429,
@@ -53,6 +59,7 @@ STATUS: Mapping[type[CitewellError], int] = {
     GeneratorFailed: 503,
 }
 
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 #: Codes for what the framework itself refuses.
 CODES = {400: "bad_input", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 422: "invalid"}
 
@@ -83,9 +90,12 @@ def refusal(path: str, status: int, body: Mapping[str, Any], headers: Mapping[st
 
 
 def refuse(path: str, error: CitewellError) -> Response:
-    """Return the response for an error of ours; `Busy` says when to come again."""
+    """Return the response for an error of ours; `Busy` says when to come again, `Unauthorized` what is missing."""
     after = error.facts.get("retry_after")
-    return refusal(path, status_of(error), problem_of(error), {"Retry-After": str(after)} if after else None)
+    headers = {"Retry-After": str(after)} if after else {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return refusal(path, status_of(error), problem_of(error), headers)
 
 
 async def on_citewell_error(request: Request, error: CitewellError) -> Response:
@@ -95,14 +105,28 @@ async def on_citewell_error(request: Request, error: CitewellError) -> Response:
 
 async def on_http_error(request: Request, error: HTTPException) -> Response:
     """The framework's hook for what it refuses itself: unknown addresses, wrong methods, bodies it can not read."""
-    allowed = (error.headers or {}).get("Allow", "")
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = _methods(request) or headers.get("Allow", "")
+    allowed = headers.get("Allow", "")
     sentences = {
         404: "There is nothing at this address; the routes are listed at /docs.",
         405: f"This address does not take that method; it takes {allowed}.",
     }
     message = sentences.get(error.status_code, f"{error.detail.rstrip('.')}.")
     body = problem(CODES.get(error.status_code, "error"), message)
-    return refusal(request.scope["path"], error.status_code, body, error.headers)
+    return refusal(request.scope["path"], error.status_code, body, headers)
+
+
+def _methods(request: Request) -> str:
+    """Return the methods that an address takes: the framework names those of its first route alone."""
+    routes: list[BaseRoute] = request.app.routes
+    taken = (
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    )
+    return ", ".join(taken)
 
 
 async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
@@ -125,16 +149,6 @@ def validated(kind: type[ModelT], values: Mapping[str, Any]) -> ModelT:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = ".".join(str(step)[:100] for step in first["loc"])
         raise BadInput(f"{field}: {_sentence(first)}" if field else _sentence(first)) from error
-
-
-def describe(error: BaseException) -> str:
-    """Return what kind of error it was and where, for the log; never its message, which may quote a document."""
-    lines: list[str] = []
-    seen: BaseException | None = error
-    while seen is not None:
-        lines = [type(seen).__qualname__, *traceback.format_tb(seen.__traceback__), *lines]
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _field(place: Sequence[str | int]) -> str:

@@ -91,8 +91,13 @@ class ReadyReply(_Reply):
     catalog: Literal["ok"] = "ok"
     generator: str = Field(description="What writes the answers now.", examples=["reader"])
     notice: str | None = Field(None, description="Why the service is degraded.")
-    load: LoadReply | None = Field(None, description="Of a language model; null where the built-in reader is chosen.")
-    queue: int = Field(description="Document versions that wait or are being read.", examples=[0])
+    load: LoadReply | None = Field(
+        None, description="Of a language model; null without one, and for who does not see every collection."
+    )
+    queue: int | None = Field(
+        description="Document versions that wait or are being read; null for who does not see every collection.",
+        examples=[0],
+    )
 
 
 # -- collections ---------------------------------------------------------------------------------------------------

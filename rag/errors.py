@@ -39,6 +39,24 @@ class Conflict(CitewellError):
     code = "conflict"
 
 
+class Unauthorized(CitewellError):
+    """A valid API key is needed: send it as `Authorization: Bearer cw_...`."""
+
+    code = "unauthorized"
+
+
+class Forbidden(CitewellError):
+    """This key may not do that."""
+
+    code = "forbidden"
+
+
+class QuotaExceeded(CitewellError):
+    """The upload would go beyond a quota; delete documents, or ask for a larger one."""
+
+    code = "quota_exceeded"
+
+
 class Misconfigured(CitewellError):
     """A setting is wrong or a part that it asks for is not installed."""
 
@@ -58,6 +76,12 @@ class Busy(Unavailable):
     code = "busy"
 
 
+class RateLimited(Busy):
+    """This key asks for more than it may; come again later."""
+
+    code = "rate_limited"
+
+
 class GeneratorFailed(Unavailable):
     """The generator is down, too slow, or answered something that is not a completion."""
 
@@ -66,6 +90,12 @@ class GeneratorFailed(Unavailable):
 
 class GeneratorDown(GeneratorFailed):
     """The generator can not be reached, is too slow or broke down: another question would fare no better."""
+
+
+class GuardrailsFailed(Unavailable):
+    """The guardrails could not check a question or an answer."""
+
+    code = "guardrails_failed"
 
 
 class IndexDamaged(CitewellError):

@@ -244,7 +244,8 @@ promotions = sa.Table(
 # zlib-compressed. `question` and `text` stand beside them for listings and conversations. An answer without texts was
 # redacted, or rests on a document that was purged (`purged_at`); one without facts has not ended. `quoting` says that
 # its client gave it a conversation, whose words may come from anywhere. `support` is that of its least supported
-# sentence. `cache_key` and `basis` say what an answer can stand for again: an equal question over equal passages.
+# sentence; what a report asked is `reported`. `cache_key` and `basis` say what an answer can stand for again: an equal
+# question over equal passages.
 answers = sa.Table(
     "answers",
     metadata,
@@ -257,6 +258,7 @@ answers = sa.Table(
     sa.Column("generator", sa.Text),
     sa.Column("abstained", sa.Boolean),
     sa.Column("support", sa.Float),
+    sa.Column("reported", sa.Boolean),
     sa.Column("quoting", sa.Boolean, nullable=False),
     sa.Column("question", sa.Text),
     sa.Column("text", sa.Text),
@@ -343,7 +345,9 @@ golden_documents = sa.Table(
 )
 
 # Runs of the report. Rows hold figures and ids of answers, no text of a document. A time of the schedule stands in
-# `due_at` once; `summary` is JSON, zlib-compressed. A run that is running has a lease.
+# `due_at` once, and the last one stays when its run is removed; `summary` is JSON, zlib-compressed. A run that is
+# running has a lease. `claims` counts those who took it and neither ended it nor gave it back, `seconds` and `tokens`
+# what all of them have spent.
 reports = sa.Table(
     "reports",
     metadata,
@@ -357,6 +361,9 @@ reports = sa.Table(
     sa.Column("settings_digest", sa.String(32)),
     sa.Column("lease_owner", sa.String(100)),
     sa.Column("lease_until", UtcDateTime),
+    sa.Column("claims", sa.Integer, nullable=False, default=0),
+    sa.Column("seconds", sa.Float, nullable=False, default=0.0),
+    sa.Column("tokens", sa.BigInteger, nullable=False, default=0),
     sa.Column("summary", sa.LargeBinary),
     sa.Column("error", sa.Text),
     sa.UniqueConstraint("due_at", name="uq_reports_due_at"),
@@ -368,6 +375,46 @@ report_items = sa.Table(
     metadata,
     sa.Column("report_id", sa.ForeignKey("reports.id"), primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("answer_id", sa.String(32), index=True),
+    sa.Column("answer_id", sa.String(32)),
     sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
+# Keys of the API. Of secrets only SHA-256 hashes are kept; that of the secret before the last rotation holds until
+# `earlier_until`. Revoked keys stay: a catalog that has had a key is never open again. `documents` and `bytes` count
+# what was uploaded with a key, against `most_documents` and `most_bytes`. `collections` are names, or null for all.
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("id", sa.String(12), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("role", sa.String(10), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("collections", sa.JSON(none_as_null=True)),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("revoked_at", UtcDateTime),
+    sa.Column("used_at", UtcDateTime),
+    sa.Column("earlier_digest", sa.String(64)),
+    sa.Column("earlier_until", UtcDateTime),
+    sa.Column("requests_per_minute", sa.Integer),
+    sa.Column("in_flight", sa.Integer),
+    sa.Column("most_documents", sa.BigInteger),
+    sa.Column("most_bytes", sa.BigInteger),
+    sa.Column("documents", sa.BigInteger, nullable=False, default=0),
+    sa.Column("bytes", sa.BigInteger, nullable=False, default=0),
+)
+
+# Who wrote or deleted what: ids of documents, answers and the like in `subject`, and no name of a document, so that
+# nothing in here has to be purged.
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("number", NUMBER, primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False, index=True),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("key_id", sa.String(12)),
+    sa.Column("action", sa.String(50), nullable=False),
+    sa.Column("collection", sa.String(200)),
+    sa.Column("subject", sa.String(200)),
+    sa.Column("request_id", sa.String(64)),
 )

@@ -5,6 +5,7 @@ Where values come from, and what holds between parts, is in `rag.settings`, whic
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -20,12 +21,18 @@ class Part(BaseModel):
 class ServerSettings(Part):
     """Where the REST API listens and what it takes."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; only loopback addresses are taken as yet.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; any but loopback needs a key, see `citewell keys create`."
+    )
     port: int = Field(8321, ge=0, le=65535, description="Port to listen on.")
     max_question_chars: int = Field(4000, ge=1, description="Longest question, in characters.")
     max_files_per_upload: int = Field(1_000, ge=1, description="Most files in one upload request.")
     processes: int = Field(
         0, ge=0, description="Processes that answer requests; 0: one for each core, four at most. Each holds a model."
+    )
+    worker: bool = Field(True, description="Whether a worker runs beside the server; others read files all the same.")
+    grace_seconds: float = Field(
+        30.0, ge=0, description="Seconds for which running answers may go on after the server was told to stop."
     )
     max_searches: int = Field(
         128, ge=1, description="Searches, those for answers too, that a process has in hand; one more is answered 429."
@@ -38,6 +45,60 @@ class ServerSettings(Part):
     search_threads: int = Field(
         1, ge=1, description="Batches that a process works on at once; more where a search waits for other machines."
     )
+    page_pixels: int = Field(
+        3_000_000, ge=10_000, le=50_000_000, description="Most pixels of a page that is shown as a picture."
+    )
+    page_seconds: float = Field(10.0, gt=0, description="Longest time that drawing such a page may take.")
+
+
+class AccessSettings(Part):
+    """Who may ask, from where, and how much; keys are made by `citewell keys create`."""
+
+    hosts: list[str] = Field(
+        [], description="Names and addresses under which clients reach the server; empty, once there are keys: any."
+    )
+    origins: list[str] = Field(
+        [], description="Origins of web pages that may ask from a browser (CORS), such as https://intranet.example."
+    )
+    requests_per_minute: int = Field(
+        6000, ge=1, description="Requests that a key may send, where it has no limit of its own; in each process."
+    )
+    burst: int = Field(200, ge=1, description="Requests that a key which has been quiet may send at once beyond that.")
+    in_flight: int = Field(
+        64, ge=1, description="Requests of a key at the same time, where it has no limit of its own; in each process."
+    )
+    collection_documents: int | None = Field(None, ge=1, description="Most documents that a collection may hold.")
+    collection_bytes: int | None = Field(None, ge=1, description="Most bytes of originals that a collection may hold.")
+    first_key_file: Path | None = Field(
+        None, description="While there is no key, the secret in this file becomes that of an admin key named `first`."
+    )
+    audit_days: float = Field(365.0, gt=0, description="Lines of the audit log are forgotten after so many days.")
+    key: SecretStr | None = Field(
+        None, description="The key that `citewell mcp --url` and the adapters send to another server; never logged."
+    )
+    oidc_issuer: str | None = Field(
+        None, description="Also take bearer tokens of this OpenID Connect issuer, for example https://login.example.org."
+    )
+    oidc_audience: str | None = Field(None, description="What the tokens must be made for.")
+    oidc_role_claim: str = Field("citewell_role", description="The claim with the role, or with a list of groups.")
+    oidc_roles: dict[str, Literal["reader", "writer", "admin"]] = Field(
+        {"reader": "reader", "writer": "writer", "admin": "admin"}, description="What the values of that claim mean."
+    )
+    oidc_collections_claim: str = Field(
+        "citewell_collections",
+        description="The claim with a list of collection names, '*' for all; without it, none is seen but by admins.",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for origin in self.origins:
+            if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+", origin):
+                raise ValueError(f"access.origins: {origin[:100]!r} is no origin; write https://intranet.example")
+        if self.oidc_issuer and not self.oidc_issuer.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+            raise ValueError("access.oidc_issuer must be an https URL, or one of this machine")
+        if self.oidc_issuer and not self.oidc_audience:
+            raise ValueError("access.oidc_issuer is set but access.oidc_audience is not, whom its tokens must be for")
+        return self
 
 
 class EmbedderSettings(Part):
@@ -72,6 +133,11 @@ class RetrievalSettings(Part):
     diversity: float = Field(0.0, ge=0, le=1, description="How much passages that say the like are kept apart.")
     around: int = Field(0, ge=0, le=10, description="Chunks added on either side of each passage, unranked.")
     section: bool = Field(False, description="Add the whole section of each passage, unranked, instead of `around`.")
+    hidden: bool = Field(
+        False,
+        description="Search and answer from text that readers of a document do not see, too (white on white, hidden "
+        "rows ...). It is always kept, marked `hidden`, and a search may ask for it.",
+    )
 
 
 class UnderstandingSettings(Part):
@@ -193,6 +259,23 @@ class GroundingSettings(Part):
     conflicts: bool = Field(True, description="Look for other documents that contradict what is cited.")
 
 
+class GuardrailsSettings(Part):
+    """What questions and answers have to pass, by NeMo Guardrails (the extra `guardrails`)."""
+
+    config: Path | None = Field(
+        None, description="Folder of its files: config.yml, flows (*.co), actions.py, which is run. Empty: no rails."
+    )
+    on_failure: Literal["refuse", "pass"] = Field(
+        "refuse",
+        description="Where rails can not be asked, as when their model is away. refuse: status 503. pass: it goes on "
+        "unchecked, and the answer says so.",
+    )
+    timeout_seconds: float = Field(20.0, gt=0, description="Most seconds for all rails of a question or an answer.")
+    api_key: SecretStr | None = Field(
+        None, description="Sent to the models of the folder that name no key of their own; never logged."
+    )
+
+
 class AnswerSettings(Part):
     """What is kept of answers, for how long, and when one may stand for another."""
 
@@ -253,7 +336,8 @@ class ReportSettings(Part):
     gates: Path | None = Field(None, description="TOML file of what a report must reach; see `citewell report run`.")
     seconds: float = Field(3600.0, gt=0, description="Then a report asks no more questions.")
     judge_seconds: float = Field(1800.0, gt=0, description="Then it judges no more answers.")
-    tokens: int | None = Field(None, ge=0, description="Tokens of the generator after which it asks no more questions.")
+    tokens: int | None = Field(None, ge=0, description="Tokens of language models after which it asks nothing more.")
+    keep_days: float = Field(730.0, gt=0, description="Reports that ended earlier are forgotten.")
     share: float = Field(
         0.5, gt=0, le=1, description="Share of the time in which a scheduled report works; live traffic has the rest."
     )
@@ -273,6 +357,26 @@ class ReportSettings(Part):
             raise ValueError("report.webhook_url is set but report.webhook_secret is not, by which calls are signed")
         if self.mail_to and not self.smtp_host:
             raise ValueError("report.mail_to is set but report.smtp_host is not, e.g. mail.example.org")
+        return self
+
+
+class ObserveSettings(Part):
+    """What a monitoring system learns of the work."""
+
+    metrics: bool = Field(True, description="Collect numbers, and show those of all processes at /metrics.")
+    open_metrics: bool = Field(False, description="Show them without a key; else, where keys exist, admins see them.")
+    collection_labels: bool = Field(False, description="Show numbers by collection too, with the names of all of them.")
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Send traces there by OTLP over HTTP, for example http://127.0.0.1:4318; by default where "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says, and nowhere without it. Needs the extra `observe`.",
+    )
+    trace_share: float = Field(1.0, ge=0, le=1, description="Share of the traces that begin here which is sent.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.otlp_endpoint and not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise ValueError("observe.otlp_endpoint must be an http or https URL such as http://127.0.0.1:4318")
         return self
 
 

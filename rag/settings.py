@@ -17,18 +17,21 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from rag.errors import Misconfigured
 from rag.setting_parts import (
+    AccessSettings,
     AnswerSettings,
     EmbedderSettings,
     GeneratorSettings,
     GroundingSettings,
+    GuardrailsSettings,
     IndexSettings,
     IngestSettings,
     JudgeSettings,
+    ObserveSettings,
     Part,
     ReportSettings,
     RetrievalSettings,
@@ -38,13 +41,16 @@ from rag.setting_parts import (
 )
 
 __all__ = [
+    "AccessSettings",
     "AnswerSettings",
     "EmbedderSettings",
     "GeneratorSettings",
     "GroundingSettings",
+    "GuardrailsSettings",
     "IndexSettings",
     "IngestSettings",
     "JudgeSettings",
+    "ObserveSettings",
     "ReportSettings",
     "RetrievalSettings",
     "ScoringSettings",
@@ -55,6 +61,7 @@ __all__ = [
     "environment_for",
     "load_settings",
     "read_told",
+    "secrets_of",
     "tell",
 ]
 
@@ -84,18 +91,27 @@ class Settings(BaseSettings):
         description="Where converted models are kept; may be deleted at any time.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="How log lines look. auto: text on a terminal, elsewhere JSON, one object a line."
+    )
+    log_texts: bool = Field(
+        False, description="Let into the log what parsers say of a document, which may quote it; else only how much."
+    )
     server: ServerSettings = ServerSettings()
+    access: AccessSettings = AccessSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     understanding: UnderstandingSettings = UnderstandingSettings()
     generator: GeneratorSettings = GeneratorSettings()
     judge: JudgeSettings = JudgeSettings()
     grounding: GroundingSettings = GroundingSettings()
+    guardrails: GuardrailsSettings = GuardrailsSettings()
     answers: AnswerSettings = AnswerSettings()
     scoring: ScoringSettings = ScoringSettings()
     report: ReportSettings = ReportSettings()
     ingest: IngestSettings = IngestSettings()
     index: IndexSettings = IndexSettings()
+    observe: ObserveSettings = ObserveSettings()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -116,6 +132,11 @@ class Settings(BaseSettings):
         file = Path(os.environ.get("CITEWELL_CONFIG", "citewell.toml"))
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
 
+    @property
+    def traces_to(self) -> str | None:
+        """Where traces are sent, by our own name for it or by the one that all programs have in common."""
+        return self.observe.otlp_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None
+
     def digest(self) -> str:
         """Return a short digest of everything that can change an answer (not where data lies or who may ask)."""
         where = {
@@ -125,6 +146,17 @@ class Settings(BaseSettings):
         what = {"embedder", "retrieval", "understanding", "generator", "judge", "grounding", "index"}
         parts = self.model_dump_json(include=what, exclude=where)
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def secrets_of(settings: BaseModel) -> list[str]:
+    """Return every secret that some settings hold, and the URL of the database: no log line may show one."""
+    found: list[str] = []
+    for _, value in settings:
+        if isinstance(value, SecretStr):
+            found.append(value.get_secret_value())
+        elif isinstance(value, BaseModel):
+            found += secrets_of(value)
+    return found
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -150,23 +182,25 @@ def environment_for(settings: Settings) -> dict[str, str]:
     replaced = tuple(f"CITEWELL_{name}".upper() for name in parts)
     kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(replaced)}
     given = {f"CITEWELL_{name}".upper(): json.dumps(part.model_dump(), default=_plain) for name, part in parts.items()}
-    level = {"CITEWELL_LOG_LEVEL": settings.log_level} if "log_level" in settings.model_fields_set else {}
+    told = {"log_level": settings.log_level, "log_format": settings.log_format, "log_texts": settings.log_texts}
+    lines = {f"CITEWELL_{name}".upper(): str(said) for name, said in told.items() if name in settings.model_fields_set}
     database = {"CITEWELL_DATABASE": settings.database.get_secret_value()} if settings.database else {}
-    return kept | given | level | database | {"CITEWELL_CACHE": str(settings.cache)}
+    return kept | given | lines | database | {"CITEWELL_CACHE": str(settings.cache)}
 
 
-def tell(settings: Settings, *, port: int) -> bytes:
-    """Return a line that tells a process started by this one its settings and a port; it may hold passwords.
+def tell(settings: Settings, *, descriptor: int) -> bytes:
+    """Return a line that tells a process started by this one its settings and what it listens on.
 
-    What nobody has set is left out, and read in the same environment and working directory again.
+    It may hold passwords. What nobody has set is left out, and read in the same environment and working directory
+    again.
     """
-    return json.dumps([settings.model_dump(exclude_unset=True), port], default=_plain).encode() + b"\n"
+    return json.dumps([settings.model_dump(exclude_unset=True), descriptor], default=_plain).encode() + b"\n"
 
 
 def read_told(line: bytes) -> tuple[Settings, int]:
     """Return what `tell` wrote."""
-    values, port = json.loads(line)
-    return Settings(**values), int(port)
+    values, descriptor = json.loads(line)
+    return Settings(**values), int(descriptor)
 
 
 def _plain(value: object) -> str:

@@ -17,6 +17,7 @@ import structlog
 from rag.catalog import Catalog
 from rag.errors import Misconfigured, Unavailable
 from rag.lifecycle import sweep_parts
+from rag.log_lines import keep_lines_safe
 from rag.originals import Originals
 from rag.records import Collection
 from rag.settings import Settings
@@ -77,10 +78,11 @@ class Store:
     def sweep(self) -> int:
         """Remove what work that came to nothing has left: rows, originals, half-written files, stray indexes.
 
-        Answers go as well whose time in the log is over. Returns how many things that were. Does nothing to originals
-        and rows while anything waits or is being read.
+        Answers, reports and lines of the audit log go as well whose time is over. Returns how many things that were.
+        Does nothing to originals and rows while anything waits or is being read.
         """
         swept = self.originals.sweep_incoming() + self._sweep_indexes() + self.forget_answers()
+        swept += self.forget_reports() + self.forget_audit()
         if self.catalog.queue_length():
             return swept
         return swept + self.catalog.sweep() + self.remove_originals(self.originals.list())[0]
@@ -92,6 +94,14 @@ class Store:
         return self.catalog.forget_answers(oldest, answers.most_kept) + self.catalog.forget_events(
             answers.resume_seconds
         )
+
+    def forget_reports(self) -> int:
+        """Remove the reports that the settings keep no longer; return how many."""
+        return self.catalog.forget_reports(datetime.now(UTC) - timedelta(days=self.settings.report.keep_days))
+
+    def forget_audit(self) -> int:
+        """Remove the lines of the audit log that the settings keep no longer; return how many."""
+        return self.catalog.forget_audit(datetime.now(UTC) - timedelta(days=self.settings.access.audit_days))
 
     def _sweep_indexes(self) -> int:
         if not self.index_folder.is_dir():
@@ -122,6 +132,7 @@ class Store:
 @contextmanager
 def open_store(settings: Settings) -> Iterator[Store]:
     """Open the data folder, making it if it is not there; raises `Misconfigured` if it can not be used."""
+    keep_lines_safe()
     try:
         settings.data.mkdir(parents=True, exist_ok=True)
         originals = Originals(settings.data / "originals")

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 def mcp(
     ctx: typer.Context,
     url: Annotated[
-        str | None, typer.Option("--url", metavar="URL", help="Ask this running server instead of the data folder.")
+        str | None,
+        typer.Option(
+            "--url",
+            metavar="URL",
+            help="Ask this running server instead of the data folder; the setting access.key holds its key.",
+        ),
     ] = None,
     collection: Annotated[
         list[str] | None,
@@ -72,7 +77,8 @@ def _tools(settings: Settings, url: str | None, collections: list[str]) -> Tools
 
     if url is None:
         return Tools(lambda: opened_door(settings), collections)
-    door = ServerDoor(url)
+    key = settings.access.key
+    door = ServerDoor(url, key.get_secret_value() if key else None)
     return Tools(lambda: nullcontext(door), collections)
 
 
@@ -81,8 +87,8 @@ async def _serve_http(tools: Tools, version: str, port: int) -> None:
     import uvicorn
 
     from api.commands.terminal import note
+    from api.listening import bound
     from api.mcp_server import http_app
-    from api.serve import bound
 
     with bound("127.0.0.1", port) as listener:
         config = uvicorn.Config(http_app(tools, version), log_config=None, access_log=False, ws="none")

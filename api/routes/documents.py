@@ -118,7 +118,7 @@ async def upload(
     join one; open one first to send many files in several requests.
     """
     store = citewell.store
-    found = await asyncio.to_thread(_target, store, collection, batch)
+    found = await asyncio.to_thread(_target, store, collection, batch, 0)
     limits, kind = store.settings, request.headers.get("content-type", "")
     with Form(kind, store.originals, limits.ingest.max_file_bytes, limits.server.max_files_per_upload) as form:
         await read_form(request.stream(), form)
@@ -153,7 +153,8 @@ async def put_document(
         raise BadInput("The body must be the file itself; send forms by POST to the address above this one.")
     kept, given = clean_name(name), _one_metadata(metadata, citewell_metadata)
     store = citewell.store
-    found = await asyncio.to_thread(_target, store, collection, batch)
+    length = request.headers.get("content-length", "")
+    found = await asyncio.to_thread(_target, store, collection, batch, int(length) if length.isdecimal() else 0)
     try:
         with store.originals.incoming(store.settings.ingest.max_file_bytes) as incoming:
             await read_file(request.stream(), incoming)
@@ -196,7 +197,13 @@ def show_document(document_id: DocumentId, citewell: Whole) -> DocumentDetail:
 @router.get(
     "/documents/{document_id}/content",
     summary="Fetch the original",
-    responses=problems(404, 422) | {200: {"content": {"application/octet-stream": {}}, "description": "The original."}},
+    responses=problems(404, 422)
+    | {
+        200: {
+            "content": {media_type: {} for media_type in ("application/octet-stream", *sorted(INERT))},
+            "description": "The original.",
+        }
+    },
     response_class=FileResponse,
 )
 def fetch_content(document_id: DocumentId, citewell: Whole) -> FileResponse:
@@ -311,11 +318,15 @@ def _shown(sent: str) -> str:
     return _last_part(sent).encode("utf-8", "replace").decode()
 
 
-def _target(store: Store, collection: str, batch: str | None) -> Collection:
-    """Return the collection of an upload; raises `NotFound` if it, or the batch that the upload names, is not there."""
+def _target(store: Store, collection: str, batch: str | None, size: int) -> Collection:
+    """Return the collection of an upload; raises `NotFound` if it, or the batch that the upload names, is not there.
+
+    Raises `QuotaExceeded` before anything is read of what would be too much.
+    """
     found = store.catalog.collection(collection, counted=False)
     if batch is not None and _collection_of(store.catalog, batch) != found.id:
         raise NotFound(f"There is no batch with the id {batch[:64]!r} in the collection {found.name}.")
+    store.catalog.check_quota(found.id, 0, size)
     return found
 
 
@@ -330,6 +341,7 @@ def _take_all(store: Store, collection: Collection, form: Form, batch: str | Non
     given = read_metadata_by_name(form.metadata, "metadata") if form.metadata else {}
     if unused := sorted(set(given) - _usable_names(form)):
         raise BadInput(f"metadata: no file of this upload is called {unused[0][:200]!r}.")
+    store.catalog.check_quota(collection.id, 0, sum(file.size for file in form.files))  # all of them, or none
     opened = batch or store.catalog.open_batch(collection.id)
     replies: list[UploadedFile] = []
     errors: list[CitewellError] = []

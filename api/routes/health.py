@@ -28,11 +28,13 @@ async def ready(citewell: Whole) -> ReadyReply:
     While the generator does not answer, the built-in reader stands in for it: the service is `degraded`, with status
     200. Status 503 means that questions can not be answered now.
     """
-    queue = await run_in_threadpool(citewell.store.catalog.queue_length)  # not where answers are being read
+    catalog = citewell.store.catalog
+    length = await run_in_threadpool(catalog.queue_length)  # not where answers are being read
+    queue = length if catalog.caller.sees_all else None
     generator, fall_back = citewell.generator, citewell.pipeline.fall_back
     model = generator if isinstance(generator, LanguageModel) else None
     trouble = await _trouble(model) if model else None
-    load = LoadReply(**asdict(model.load)) if model else None
+    load = LoadReply(**asdict(model.load)) if model and catalog.caller.sees_all else None
     if trouble is None:
         return ReadyReply(status="ready", generator=generator.name, load=load, queue=queue)
     if fall_back is None:

@@ -40,7 +40,6 @@ from rag.schema import (
     answer_events,
     answer_feedback,
     answers,
-    report_items,
     versions,
 )
 
@@ -91,7 +90,8 @@ class Answers(Part):
     def answer(self, answer_id: str) -> Logged:
         """Return an answer of the log; raises `NotFound`."""
         with self._read() as connection:
-            row = connection.execute(sa.select(answers).where(answers.c.id == answer_id)).one_or_none()
+            mine = (answers.c.id == answer_id) & self._sees_answer()
+            row = connection.execute(sa.select(answers).where(mine)).one_or_none()
             said = sa.select(answer_feedback).where(answer_feedback.c.answer_id == answer_id)
             feedback = connection.execute(said.order_by(answer_feedback.c.number)).all()
         if row is None:
@@ -107,12 +107,14 @@ class Answers(Part):
         self, collection_id: str | None = None, *, limit: int = 20, before: str | None = None
     ) -> list[Headline]:
         """Return the last answers, of one collection or of all, the newest first; ``before`` is the last one had."""
-        query = sa.select(*_HEADLINE).where(answers.c.facts.is_not(None))
+        query = sa.select(*_HEADLINE).where(answers.c.facts.is_not(None) & self._sees_answer())
         if collection_id is not None:
             here = answer_collections.c.collection_id == collection_id
             query = query.where(answers.c.id.in_(sa.select(answer_collections.c.answer_id).where(here)))
         if before is not None:
-            at = sa.select(answers.c.created_at).where(answers.c.id == before).scalar_subquery()
+            last = answers.alias()
+            mine = (last.c.id == before) & self._sees_answer(last.c.id)
+            at = sa.select(last.c.created_at).where(mine).scalar_subquery()
             query = query.where((answers.c.created_at < at) | ((answers.c.created_at == at) & (answers.c.id > before)))
         with self._read() as connection:
             rows = connection.execute(query.order_by(answers.c.created_at.desc(), answers.c.id).limit(limit)).all()
@@ -121,8 +123,9 @@ class Answers(Part):
     def delete_answer(self, answer_id: str) -> None:
         """Remove an answer with all that was said of it; raises `NotFound`."""
         with self._database.erasing() as connection:
-            if not _remove(connection, answers.c.id == answer_id):
+            if not _remove(connection, (answers.c.id == answer_id) & self._sees_answer()):
                 raise _no_answer(answer_id)
+            self._note(connection, "answer.delete", answer_id)
 
     def forget_answers(self, before: datetime, most: int | None = None) -> int:
         """Remove the answers that were begun before a moment, and all but the newest ``most``; return how many."""
@@ -139,7 +142,7 @@ class Answers(Part):
         """Note what somebody thinks of an answer, after what was said before; raises `NotFound`."""
         said = Feedback(now(), rating, claim, None if comment is None else str(readable(comment)))
         with self._write() as connection:
-            held = sa.select(answers.c.id).where(answers.c.id == answer_id).with_for_update()
+            held = sa.select(answers.c.id).where((answers.c.id == answer_id) & self._sees_answer()).with_for_update()
             if connection.scalar(held) is None:
                 raise _no_answer(answer_id)
             mine = answer_feedback.c.answer_id == answer_id
@@ -147,6 +150,7 @@ class Answers(Part):
             row = {"answer_id": answer_id, "number": 1 if last is None else last + 1, "created_at": said.created_at}
             said_row = {"rating": said.rating, "claim": said.claim, "comment": said.comment}
             connection.execute(answer_feedback.insert(), row | said_row)
+            self._note(connection, "answer.rate", answer_id)
         return said
 
     def turns(self, conversation: str, limit: int) -> list[Message]:
@@ -154,7 +158,7 @@ class Answers(Part):
         query = (
             sa.select(answers.c.question, answers.c.text)
             .where((answers.c.conversation == conversation) & answers.c.question.is_not(None))
-            .where(answers.c.facts.is_not(None))
+            .where(answers.c.facts.is_not(None) & self._sees_answer())
             .order_by(answers.c.created_at.desc(), answers.c.id)
             .limit(limit)
         )
@@ -188,11 +192,11 @@ class Answers(Part):
     def exchanges(self, since: datetime, until: datetime) -> list[Exchange]:
         """Return what was asked in [since, until) and is in the log with its words, but not what a report asked."""
         asked = (answers.c.created_at >= since) & (answers.c.created_at < until)
-        reported = sa.exists().where(report_items.c.answer_id == answers.c.id)
         query = (
             sa.select(answers.c.id, answers.c.question, answers.c.abstained, answers.c.support)
             .add_columns((answers.c.conversation.is_not(None) | answers.c.quoting).label("follows"))
-            .where(asked & answers.c.question.is_not(None) & answers.c.facts.is_not(None) & ~reported)
+            .where(asked & answers.c.question.is_not(None) & answers.c.facts.is_not(None))
+            .where(answers.c.reported.is_not(True))
             .order_by(answers.c.created_at, answers.c.id)
         )
         found_in: dict[str, list[str]] = {}
@@ -206,6 +210,14 @@ class Answers(Part):
             Exchange(r.id, r.question, bool(r.abstained), r.support, tuple(found_in.get(r.id, ())), bool(r.follows))
             for r in rows
         ]
+
+    def _sees_answer(self, answer_id: sa.ColumnElement[str] = answers.c.id) -> sa.ColumnElement[bool]:
+        """The condition that the caller sees every collection in which an answer looked, and that there is one."""
+        if self._caller.collections is None:
+            return sa.true()
+        theirs = answer_collections.c.answer_id == answer_id
+        foreign = theirs & ~self._sees(answer_collections.c.collection_id)
+        return sa.exists().where(theirs) & ~sa.exists().where(foreign)
 
     # -- events of answers that can be resumed -----------------------------------------------------------------------
 
@@ -233,7 +245,8 @@ class Answers(Part):
         later = sa.select(answer_events).where(mine & (answer_events.c.number > after))
         newest = sa.select(answer_events.c.name).where(mine).order_by(answer_events.c.number.desc()).limit(1)
         with self._read() as connection:
-            seen_at = connection.scalar(sa.select(answers.c.seen_at).where(answers.c.id == answer_id))
+            visible = (answers.c.id == answer_id) & self._sees_answer()
+            seen_at = connection.scalar(sa.select(answers.c.seen_at).where(visible))
             rows = connection.execute(later.order_by(answer_events.c.number)).all()
             last = connection.scalar(newest)
             at = self._database.now(connection)
@@ -305,7 +318,7 @@ def _row(entry: Entry) -> dict[str, Any]:
     return {
         "id": logged.id, "created_at": logged.created_at, "conversation": logged.conversation,
         "cache_key": entry.cache_key, "basis": entry.basis, "cached": logged.cached, "generator": logged.generator,
-        "abstained": logged.abstained, "quoting": entry.quoting,
+        "abstained": logged.abstained, "quoting": entry.quoting, "reported": entry.reported,
         "support": least_support(texts.answer) if texts else None,
         "question": readable(texts.plan.question) if texts and texts.plan else None,
         "text": readable(texts.answer.text) if texts else None,

@@ -34,7 +34,7 @@ class Batches(Part):
 
     def batch(self, batch_id: str) -> Batch:
         """Return how far a batch is; raises `NotFound`."""
-        found = self._batches(batches.c.id == batch_id, 1)
+        found = self._batches((batches.c.id == batch_id) & self._sees(batches.c.collection_id), 1)
         if not found:
             raise NotFound(f"There is no batch with the id {batch_id[:64]!r}.")
         return found[0]
@@ -66,6 +66,7 @@ class Batches(Part):
 
     def batch_files(self, batch_id: str, *, after: int = -1, limit: int = 1000) -> list[BatchFile]:
         """Return the files of a batch in the order in which they came, those after number ``after``."""
+        home = sa.select(batches.c.collection_id).where(batches.c.id == batch_id).scalar_subquery()
         query = (
             sa.select(versions, documents.c.collection_id, documents.c.name)
             .add_columns(
@@ -78,7 +79,7 @@ class Batches(Part):
                     documents, documents.c.id == versions.c.document_id
                 )
             )
-            .where((batch_files.c.batch_id == batch_id) & (batch_files.c.number > after))
+            .where((batch_files.c.batch_id == batch_id) & (batch_files.c.number > after) & self._sees(home))
             .order_by(batch_files.c.number)
             .limit(limit)
         )  # fmt: skip

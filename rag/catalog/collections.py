@@ -12,7 +12,7 @@ from rag.catalog.answers import drop_texts, looked_in, rests_on
 from rag.catalog.golden import drop_golden
 from rag.catalog.locks import own_collections
 from rag.catalog.part import Part, now, slices
-from rag.errors import BadInput, Conflict, Misconfigured, NotFound
+from rag.errors import BadInput, Conflict, Forbidden, Misconfigured, NotFound
 from rag.records import Collection
 from rag.schema import (
     bands,
@@ -38,17 +38,24 @@ class Collections(Part):
     """The part of the catalog that knows collections."""
 
     def create_collection(self, name: str) -> Collection:
-        """Create an empty collection. Raises `BadInput` for a bad name and `Conflict` if the name is taken."""
+        """Create an empty collection.
+
+        Raises `BadInput` for a bad name, `Conflict` if the name is taken, and `Forbidden`, whether it is or not, for a
+        name that the caller would not see.
+        """
         if not COLLECTION_NAME.fullmatch(name):
             raise BadInput(
                 f"{name[:100]!r} is no collection name; use 1 to 100 letters, digits, dots, dashes and underscores, "
                 "a letter or digit first."
             )
+        if not self._caller.may_see(name):
+            raise Forbidden(f"This key is limited to other collections than {name!r}; an admin can make it.")
         made = Collection(secrets.token_hex(16), name, now())
         row = {"id": made.id, "name": name, "created_at": made.created_at, "commits": 0, "last_seq": 0}
         try:
             with self._write() as connection:
                 connection.execute(collections.insert(), row)
+                self._note(connection, "collection.create", made.id, made.id)
         except sa.exc.IntegrityError as error:
             raise Conflict(f"There is a collection named {name!r} already.") from error
         return made
@@ -59,15 +66,17 @@ class Collections(Part):
         if counted:
             found = self._collections(condition)
         else:
-            found = self.at_the_moment(("name", name), lambda: self._collections(condition, counted=False))
+            key = ("name", name, self._caller.collections)
+            found = self.at_the_moment(key, lambda: self._collections(condition, counted=False))
         if not found:
             raise NotFound(f"There is no collection named {name[:100]!r}; `citewell collections list` shows them.")
         return found[0]
 
     def collection_name(self, collection_id: str) -> str:
         """Return the name of the collection with this id; raises `NotFound` if it was deleted."""
+        mine = (collections.c.id == collection_id) & self._sees(collections.c.id)
         with self._read() as connection:
-            name = connection.scalar(sa.select(collections.c.name).where(collections.c.id == collection_id))
+            name = connection.scalar(sa.select(collections.c.name).where(mine))
         if name is None:
             raise NotFound("The collection was deleted.")
         return str(name)
@@ -89,6 +98,7 @@ class Collections(Part):
         return sorted(found, key=lambda collection: collection.name)
 
     def _collections(self, condition: sa.ColumnElement[bool], *, counted: bool = True) -> list[Collection]:
+        condition &= self._sees(collections.c.id)
         if not counted:
             with self._read() as connection:
                 bare = connection.execute(sa.select(collections).where(condition)).all()
@@ -116,6 +126,7 @@ class Collections(Part):
         of_texts = sa.select(texts.c.id).where(texts.c.collection_id == collection_id)
         with self._database.erasing() as connection:
             own_collections(connection, collection_id)
+            self._note(connection, "collection.delete", collection_id, collection_id)
             mine = versions.c.document_id.in_(of_documents)
             shas = set(connection.scalars(sa.select(versions.c.sha256).where(mine)))
             drop_texts(connection, looked_in(collection_id) | rests_on(of_documents))

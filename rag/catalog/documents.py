@@ -56,7 +56,7 @@ class Documents(Part):
             .select_from(
                 versions.join(documents, (versions.c.document_id == documents.c.id) & (versions.c.number == last))
             )
-            .where(documents.c.deleted_at.is_(None) & condition)
+            .where(documents.c.deleted_at.is_(None) & condition & self._sees(documents.c.collection_id))
             .order_by(documents.c.name)
             .limit(limit)
         )
@@ -80,6 +80,7 @@ class Documents(Part):
     def versions(self, version_ids: Sequence[str]) -> list[Version]:
         """Return those of ``version_ids`` that there are, retired or not, in no order."""
         query = sa.select(versions, documents.c.collection_id, documents.c.name).join(documents)
+        query = query.where(self._sees(documents.c.collection_id))
         with self._read() as connection:
             return [
                 version_of(row)
@@ -106,6 +107,7 @@ class Documents(Part):
                 raise Conflict(
                     f"{document.name[:200]!r} is {document.newest.state}; only what has failed can be tried again."
                 )
+            self._note(connection, "document.retry", document_id, document.collection_id)
         return self.document(document_id)
 
     def delete_document(self, document_id: str) -> None:
@@ -114,13 +116,15 @@ class Documents(Part):
         Text and original stay for those who must prove what an answer was made from, until the document is purged.
         """
         with self._write() as connection:
-            home = connection.scalar(sa.select(documents.c.collection_id).where(documents.c.id == document_id))
+            mine = (documents.c.id == document_id) & self._sees(documents.c.collection_id)
+            home = connection.scalar(sa.select(documents.c.collection_id).where(mine))
             family = lock_family(connection, document_id) if home and share_collection(connection, home) else []
             if not family:
                 raise NotFound(f"There is no document with the id {document_id[:64]!r}.")
             lock_versions_of(connection, family)
             commit, _ = move_clock(connection, str(home), 0)
             delete_all(connection, [document_id], commit)
+            self._note(connection, "document.delete", document_id, home)
 
     def source_text(self, version_id: str) -> str:
         """Return the parsed text of a version, the one that all source offsets refer to; raises `NotFound`."""

@@ -54,12 +54,13 @@ class Golden(Part):
                 last += key not in known
                 known[key] = _made(key, collection_id, one, live, known.get(key))
                 _put(connection, known[key], last)
+                self._note(connection, "golden.add", key, collection_id)
         return [(outcome, known[key]) for outcome, key in zip(outcomes, ids, strict=True)]
 
     def golden(self, question_id: str) -> GoldenQuestion:
         """Return a golden question; raises `NotFound`."""
         with self._read() as connection:
-            return _one(connection, question_id)
+            return _one(connection, question_id, self._sees(golden_questions.c.collection_id))
 
     def list_golden(
         self,
@@ -73,7 +74,7 @@ class Golden(Part):
 
         With ``tag`` those that have it; up to ``limit`` behind the question ``after``.
         """
-        condition: sa.ColumnElement[bool] = sa.true()
+        condition = self._sees(golden_questions.c.collection_id)
         if collection_id is not None:
             condition &= golden_questions.c.collection_id == collection_id
         if tag is not None:
@@ -81,7 +82,7 @@ class Golden(Part):
             condition &= golden_questions.c.id.in_(tagged)
         if after is not None:
             last = sa.alias(golden_questions)
-            mine = last.c.id == after
+            mine = (last.c.id == after) & self._sees(last.c.collection_id)
             where = sa.select(last.c.collection_id).where(mine).scalar_subquery()
             number = sa.select(last.c.number).where(mine).scalar_subquery()
             here = golden_questions.c.collection_id
@@ -102,7 +103,7 @@ class Golden(Part):
         with self._write() as connection:
             held = sa.select(golden_questions.c.id).where(golden_questions.c.id == question_id).with_for_update()
             connection.execute(held).all()
-            found = _one(connection, question_id)
+            found = _one(connection, question_id, self._sees(golden_questions.c.collection_id))
             live = _live(connection, found.collection_id, {document.name for document in found.documents})
             for document in found.documents:
                 if document.stands(live.get(document.name)) is Standing.GONE:
@@ -115,13 +116,16 @@ class Golden(Part):
             mine = golden_questions.c.id == question_id
             connection.execute(golden_questions.update().where(mine).values(confirmed_at=found.confirmed_at))
             _put_documents(connection, found)
+            self._note(connection, "golden.confirm", question_id, found.collection_id)
         return found
 
     def remove_golden(self, question_id: str) -> None:
         """Remove a golden question; raises `NotFound`."""
         with self._database.erasing() as connection:
-            if not drop_golden(connection, golden_questions.c.id == question_id):
+            mine = (golden_questions.c.id == question_id) & self._sees(golden_questions.c.collection_id)
+            if not drop_golden(connection, mine):
                 raise _no_question(question_id)
+            self._note(connection, "golden.remove", question_id)
 
 
 def drop_golden(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
@@ -214,8 +218,8 @@ def _put_documents(connection: sa.Connection, found: GoldenQuestion) -> None:
         connection.execute(golden_documents.insert(), rows)
 
 
-def _one(connection: sa.Connection, question_id: str) -> GoldenQuestion:
-    found = _read(connection, golden_questions.c.id == question_id)
+def _one(connection: sa.Connection, question_id: str, seen: sa.ColumnElement[bool]) -> GoldenQuestion:
+    found = _read(connection, (golden_questions.c.id == question_id) & seen)
     if not found:
         raise _no_question(question_id)
     return found[0]

@@ -5,10 +5,11 @@ Knows the tables, and no question that is asked of them.
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +17,11 @@ from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 
+from rag.access import LOCAL, Caller
 from rag.database import Database
 from rag.errors import NotFound
 from rag.records import Element, Kind, Member, ParsedDocument, Stage, State, Version
-from rag.schema import chunks, collections, versions
+from rag.schema import audit, chunks, collections, versions
 
 T = TypeVar("T")
 
@@ -38,6 +40,7 @@ class Part:
         self._database = Database(url)
         self._read, self._write = self._database.read, self._database.write
         self._moment = threading.local()
+        self._caller = LOCAL
 
     @classmethod
     def in_folder(cls, folder: Path) -> Self:
@@ -46,6 +49,39 @@ class Part:
 
     def close(self) -> None:
         self._database.close()
+
+    def seen_by(self, caller: Caller) -> Self:
+        """Return this catalog as a caller sees it: collections that are not the caller's are not there.
+
+        That holds for all that is looked up by a name or an id, or listed: collections, documents, batches, answers,
+        conversations, golden questions and reports. What is written through it is noted as the caller's.
+        """
+        seen = copy.copy(self)
+        seen._caller = caller  # noqa: SLF001 -- the same class
+        return seen
+
+    @property
+    def caller(self) -> Caller:
+        """Who this catalog is seen by."""
+        return self._caller
+
+    def _sees(self, collection_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+        """The condition that a row belongs to a collection which the caller sees, by the column with its id."""
+        names = self._caller.collections
+        if names is None:
+            return sa.true()
+        return collection_id.in_(sa.select(collections.c.id).where(collections.c.name.in_(sorted(names))))
+
+    def _note(
+        self, connection: sa.Connection, action: str, subject: str | None = None, collection_id: str | None = None
+    ) -> None:
+        """Write into the audit log, within the transaction that it is about, what the caller does."""
+        name = sa.select(collections.c.name).where(collections.c.id == collection_id).scalar_subquery()
+        row = {
+            "at": now(), "who": self._caller.name, "key_id": self._caller.key_id, "action": action, "subject": subject,
+            "request_id": self._caller.request_id, "collection": name if collection_id is not None else None,
+        }  # fmt: skip
+        connection.execute(audit.insert().values(row))
 
     @contextmanager
     def one_moment(self) -> Iterator[None]:
@@ -63,9 +99,9 @@ class Part:
         finally:
             self._moment.told = None
 
-    def at_the_moment(self, key: tuple[str, ...], look_up: Callable[[], T]) -> T:
+    def at_the_moment(self, key: tuple[Hashable, ...], look_up: Callable[[], T]) -> T:
         """Return what ``look_up`` returns, or what it returned for the same key since this thread's moment began."""
-        told: dict[tuple[str, ...], Any] | None = getattr(self._moment, "told", None)
+        told: dict[tuple[Hashable, ...], Any] | None = getattr(self._moment, "told", None)
         if told is None:
             return look_up()
         if key not in told:

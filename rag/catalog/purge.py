@@ -54,6 +54,9 @@ class Purge(Part):
         """
         with self._database.erasing() as connection:
             own_collections(connection, collection_id)
+            subjects: Sequence[str | None] = document_ids or [None]
+            for subject in subjects:
+                self._note(connection, "document.purge", subject, collection_id)
             gone = _gone(connection, collection_id, document_ids)
             ids = [row.id for row in gone]
             versions_gone = {(row.document_id, row.number) for row in gone}

@@ -26,6 +26,7 @@ from rag.catalog.collections import Collections
 from rag.catalog.documents import QUEUED_ANEW, Documents, delete_all
 from rag.catalog.locks import lock_family, lock_versions, share_collection
 from rag.catalog.part import ACTIVE, NO_LEASE, move_clock, newest, now, parse_row, retire, retired, slices
+from rag.catalog.quotas import Quotas
 from rag.catalog.texts import insert_chunks, keep_texts, known_vectors
 from rag.errors import BadInput, DocumentTooLarge, NotFound
 from rag.filters import METADATA_KEY
@@ -77,7 +78,7 @@ class Arrival:
     parent: str | None = None
 
 
-class Queue(Collections, Documents, Batches):
+class Queue(Collections, Documents, Batches, Quotas):
     """The part of the catalog that is the queue."""
 
     # -- in ----------------------------------------------------------------------------------------------------------
@@ -107,6 +108,9 @@ class Queue(Collections, Documents, Batches):
                 if not share_collection(connection, collection_id):
                     raise NotFound("The collection was deleted.")
                 version_id, outcome = self._take(connection, collection_id, arrival)
+                if outcome in {Accepted.ADDED, Accepted.REPLACED}:
+                    self._charge(connection, collection_id, size)
+                self._note(connection, "document.accept", digest(collection_id, name), collection_id)
         except sa.exc.IntegrityError as error:
             raise NotFound("The collection was deleted.") from error
         return self.version(version_id), outcome

@@ -170,6 +170,24 @@ def cases() -> list[Case]:
         for one in ('{"collections": ["nope"]}', '{"collections": "demo"}', '{"since": "yesterday"}', '{"limit": 0}',
             '{"limit": 1.5}', f'{{"label": {LONE}}}', '{"colour": 1}')
     ]  # fmt: skip
+    made += [("GET", f"/v1/documents/{'0' * 32}/pages/{page}", {}) for page in ("0", "x", "1")]
+    made += [("POST", "/v1/keys", {"content": body, "headers": JSON}) for body in wrong]
+    made += [
+        ("POST", "/v1/keys", {"json": one})
+        for one in (
+            {"name": "a"},
+            {"name": "a", "role": "king"},
+            {"name": "", "role": "reader"},
+            {"name": "\x00", "role": "reader"},
+            {"name": "a", "role": "admin", "collections": ["demo"]},
+            {"name": "a", "role": "reader", "collections": []},
+            {"name": "a", "role": "reader", "expires_at": "2020-01-01T00:00:00Z"},
+            {"name": "a", "role": "reader", "in_flight": 0},
+        )
+    ]
+    made += [("POST", "/v1/keys/nobody/rotate", {"json": one}) for one in ({}, {"overlap_seconds": -1})]
+    made += [("DELETE", "/v1/keys/nobody", {})]
+    made += [("GET", f"/v1/audit?{part}", {}) for part in ("limit=0", "limit=1001", "before=x")]
     made += [("GET", f"/v1/reports?{part}", {}) for part in ("limit=0", "limit=101", "limit=x")]
     made += [("GET", f"/v1/reports/{'0' * 32}?format={form}", {}) for form in ("xml", "html", "json")]
     made += [
@@ -290,8 +308,11 @@ def test_every_kind_of_error_has_the_status_that_was_promised():
     ]
     assert {kind.__name__: status_of(kind()) for kind in kinds} == {
         "BadInput": 400,
+        "Unauthorized": 401,
+        "Forbidden": 403,
         "NotFound": 404,
         "Conflict": 409,
+        "QuotaExceeded": 413,
         "DocumentTooLarge": 413,
         "UnsupportedDocument": 415,
         "DocumentRejected": 422,
@@ -305,10 +326,12 @@ def test_every_kind_of_error_has_the_status_that_was_promised():
         "IndexDamaged": 500,
         "Unavailable": 503,
         "Busy": 429,
+        "RateLimited": 429,
+        "GuardrailsFailed": 503,
         "GeneratorFailed": 503,
         "GeneratorDown": 503,
     }
-    assert set(STATUS.values()) == {400, 404, 409, 413, 415, 422, 429, 500, 503}
+    assert set(STATUS.values()) == {400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503}
 
 
 def test_every_response_has_a_request_id(reading):
