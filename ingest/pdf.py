@@ -14,10 +14,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from enum import Enum, auto
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,14 @@ import pypdfium2.raw as pdfium
 
 from ingest import ocr
 from ingest.draft import Draft, meaningful_title, one_line
+from ingest.hidden import LEAST_SIZE
+from ingest.hidden_pdf import hidden_letters, is_beside
 from ingest.layout import HYPHEN, WIDE_GAP, Bookmarks, Line, compose, squeezed
 from rag.errors import DamagedDocument, EmptyDocument, EncryptedDocument, UnsupportedDocument
 from rag.settings import IngestSettings
 
-_ONE_AT_A_TIME = threading.Lock()
+#: Held by who uses PDFium.
+ONE_AT_A_TIME = threading.Lock()
 # "medi" is the bold of Nimbus, "bx" that of TeX.
 _BOLD = re.compile(r"bold|black|heavy|semib|demi|medi\b|cmbx|sfbx|-b$", re.IGNORECASE)
 _LETTER = re.compile(r"[^\W\d_]")
@@ -55,8 +58,8 @@ def read_pdf(path: Path, draft: Draft) -> None:
     ``metadata["pages_without_text"]`` those that show something but gave no text, if some did;
     ``metadata["text_quality"]`` is "poor" where the text is what bad OCR left in a scan.
     """
-    with _ONE_AT_A_TIME:
-        document = _open(path)
+    with ONE_AT_A_TIME:
+        document = open_pdf(path)
         try:
             draft.pages = len(document)
             _note_properties(document, draft)
@@ -65,7 +68,7 @@ def read_pdf(path: Path, draft: Draft) -> None:
             bookmarks = _bookmarks(document)
         finally:
             document.close()
-    if not any(page.state in {_State.TEXT, _State.READ} or page.fields for page in pages):
+    if not any(page.state in {_State.TEXT, _State.READ} or page.fields or page.hidden for page in pages):
         raise _nothing_in(pages, draft.limits)
     silent = sum(page.state in {_State.BLANK, _State.PICTURE} and not page.fields for page in pages)
     draft.note(
@@ -75,6 +78,8 @@ def read_pdf(path: Path, draft: Draft) -> None:
     )
     forms = {number: page.fields for number, page in enumerate(pages, start=1)}
     compose([page.lines for page in pages], bookmarks, draft, forms)
+    for number, page in enumerate(pages, start=1):
+        draft.hide("\n".join(page.hidden), number)
 
 
 class _State(Enum):
@@ -91,6 +96,7 @@ class _Page:
     lines: list[Line]
     fields: list[str]
     state: _State
+    hidden: list[str] = field(default_factory=list)
 
 
 def _nothing_in(pages: list[_Page], limits: IngestSettings) -> EmptyDocument:
@@ -120,8 +126,8 @@ def _page(document: pypdfium2.PdfDocument, index: int) -> _Page:
     """Return the text and the filled fields of a page; one that can not be loaded is blank."""
     try:
         page = document[index]
-        lines = _lines(page)
-        found = _Page(lines, _fields(document, page), _state(page, lines))
+        lines, hidden = _lines(page)
+        found = _Page(lines, _fields(document, page), _state(page, lines), hidden)
         page.close()
     except pypdfium2.PdfiumError:
         return _Page([], [], _State.BLANK)
@@ -175,7 +181,11 @@ def _garbled(pages: list[list[Line]]) -> bool:
     return len(words) >= 50 and sum(bool(_SIGN_IN_WORD.search(word)) for word in words) > 0.02 * len(words)
 
 
-def _open(path: Path) -> pypdfium2.PdfDocument:
+def open_pdf(path: Path) -> pypdfium2.PdfDocument:
+    """Open a PDF with the fields of its forms, under `ONE_AT_A_TIME`; the caller closes it.
+
+    Raises `EncryptedDocument`, `UnsupportedDocument` and `DamagedDocument`.
+    """
     try:
         document = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
@@ -289,8 +299,11 @@ def _told(ask: Any, *about: Any) -> str:
     return bytes(buffer)[:size].decode("utf-16-le", "replace").rstrip("\0")
 
 
-def _lines(page: Any) -> list[Line]:
-    """Return the lines of a page in the order of PDFium, which is right where the letters stand upright."""
+def _lines(page: Any) -> tuple[list[Line], list[str]]:
+    """Return the lines of a page in the order of PDFium, which is right where the letters stand upright.
+
+    What a reader of the page does not see comes as text of its own.
+    """
     text = page.get_textpage()
     rotation, upright = page.get_rotation(), _upright(text)
     if rotation != upright:
@@ -298,16 +311,39 @@ def _lines(page: Any) -> list[Line]:
         page.set_rotation(upright)
         text = page.get_textpage()
     lines: list[Line] = []
-    for start, end in _line_spans(text):
+    hidden: list[str] = []
+    letters = hidden_letters(page, text)
+    for start, end, is_hidden in _seen_apart(text, letters):
         line = _measured(text.raw, start, end)
         if line is not None:
-            if lines and (joined := _same_line(lines[-1], line)):
+            if is_hidden or line.size < LEAST_SIZE or is_beside(page, _ends(text.raw, start, end)):
+                hidden.append(line.text)
+            elif lines and (joined := _same_line(lines[-1], line)):
                 lines[-1] = joined
             else:
                 lines.append(line)
     text.close()
     page.set_rotation(rotation)
-    return lines
+    return lines, hidden
+
+
+def _seen_apart(text: Any, hidden: frozenset[int]) -> Iterator[tuple[int, int, bool]]:
+    """Yield start and end of each line, in parts where some of its letters are hidden; True for those."""
+    for start, end in _line_spans(text):
+        if hidden.isdisjoint(range(start, end)):
+            yield start, end, False
+            continue
+        states = [position in hidden for position in range(start, end)]
+        for position in range(start + 1, end):  # a space is of the part before it
+            if chr(_code(text.raw, position)).isspace():
+                states[position - start] = states[position - start - 1]
+        for is_hidden, part in groupby(range(start, end), key=lambda position: states[position - start]):
+            positions = list(part)
+            yield positions[0], positions[-1] + 1, is_hidden
+
+
+def _ends(raw: Any, start: int, end: int) -> list[tuple[float, float]]:
+    return [_origin(raw, position) for position in (start, (start + end) // 2, end - 1)]
 
 
 def _upright(text: Any) -> int:

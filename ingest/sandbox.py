@@ -35,11 +35,12 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO, NoReturn, Self
+from typing import Any, BinaryIO, NoReturn, Self, TypeVar
 
 import structlog
 
 from ingest.draft import Draft
+from ingest.drawing import DEPTH, MOST_QUOTED, Drawn, View, drawn_from
 from ingest.walls import build_walls, end_strays, leave_namespaces, limit_cpu
 from rag.errors import (
     DamagedDocument,
@@ -57,6 +58,7 @@ from rag.records import Block, Chunk, Kind, Member, ParsedDocument
 from rag.settings import IngestSettings, bare_environment
 
 log = structlog.get_logger(__name__)
+AnsweredT = TypeVar("AnsweredT")
 
 #: Seconds that a new child may take until it is ready, and an ended one until all of it is gone.
 START_SECONDS, END_SECONDS = 60.0, 10.0
@@ -78,6 +80,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,8})?")
 #: Folders of children, and where in one the files inside a document are put.
 _FOLDER, _SPOOL = "citewell-parse-", "members"
+#: The file in the latter in which the pixels of a page are.
+_PIXELS = "pixels"
 _MEDIA_TYPE = re.compile(r"[a-z0-9.+-]{1,100}/[a-z0-9.+-]{1,100}")
 #: Exit statuses of the reader; one above 128 is a signal, which the warden adds to that number.
 _OUT_OF_MEMORY, _OUT_OF_TIME = 90, int(signal.SIGXCPU)
@@ -110,6 +114,10 @@ class Reading:
     keep: Callable[[BinaryIO], Original] | None = None
     tell: Callable[[float], None] | None = None
 
+    def request(self, name: str) -> dict[str, Any]:
+        """Return what the child is told of it; only the end of a name is a hint."""
+        return {"name": name[-255:], "depth": self.depth, "counter": self.counter, "window": self.window}
+
 
 @dataclass(frozen=True, slots=True)
 class Read:
@@ -124,11 +132,13 @@ class Sandbox:
     """Parses documents in a child process within ``limits``, see the fields ``parse_...`` of `IngestSettings`.
 
     The child starts with the first document, serves ``parse_documents`` of them at most, and ends with `close`, with
-    this object, or with this process, whatever ends that. One document at a time: others wait.
+    this object, or with this process, whatever ends that. One document at a time: others wait. With ``drawing`` the
+    child loads only what `draw` needs before the first one comes.
     """
 
-    def __init__(self, limits: IngestSettings) -> None:
+    def __init__(self, limits: IngestSettings, *, drawing: bool = False) -> None:
         self._limits = limits
+        self._drawing = drawing
         self._child: _Child | None = None
         self._served, self._grown = 0, False
         self._turn = threading.Lock()
@@ -161,22 +171,51 @@ class Sandbox:
         `OSError` if there is no such file, and `SandboxFailed` if the parser itself is at fault. Whatever is raised,
         the next document is read.
         """
+        limits = self._limits
+
+        def checked(child: _Child, answer: dict[str, Any]) -> Read:
+            return _checked(answer, limits, reading, child.members(answer, reading, limits))
+
+        return self._asked(path, reading.request(name), checked, reading.tell)
+
+    def draw(self, path: Path, view: View) -> Drawn:
+        """Return a page of the PDF at ``path`` as `ingest.pdf_page.draw_page` does with the same limits.
+
+        Raises what `read` raises.
+        """
+        request = {"page": view.page, "quote": view.quote[:MOST_QUOTED], "before": view.before[-MOST_QUOTED:]}
+        most = self._limits.max_pixels
+        return self._asked(path, {"draw": request}, lambda child, answer: child.drawn(answer, most))
+
+    def _asked(
+        self,
+        path: Path,
+        request: dict[str, Any],
+        checked: Callable[[_Child, dict[str, Any]], AnsweredT],
+        tell: Callable[[float], None] | None = None,
+    ) -> AnsweredT:
         with self._turn:
             try:
-                return self._read(path.absolute(), name, reading)
+                return self._ask(path.absolute(), request, checked, tell)
             except DocumentRejected:
                 raise
             except BaseException:  # the child may be in the middle of something: its next answer would be to this
                 self._drop()
                 raise
 
-    def _read(self, path: Path, name: str, reading: Reading) -> Read:
+    def _ask(
+        self,
+        path: Path,
+        request: dict[str, Any],
+        checked: Callable[[_Child, dict[str, Any]], AnsweredT],
+        tell: Callable[[float], None] | None,
+    ) -> AnsweredT:
         limits, child = self._limits, self._ready()
         self._served += 1
         try:
-            answer = child.ask(path, name, reading, limits)
+            answer = child.ask(path, request, limits, tell)
             self._grown = int(answer.get("holds", 0)) > GROWN * limits.parse_memory_bytes
-            return _checked(answer, limits, reading, child.members(answer, reading, limits))
+            return checked(child, answer)
         except TimeoutError as error:
             self._drop()
             raise _too_slow(limits, with_ocr=child.slow) from error
@@ -206,7 +245,7 @@ class Sandbox:
         if self._child and (worn or not self._child.waits()):
             self._drop()
         if self._child is None:
-            self._child, self._served, self._grown = _started(self._limits), 0, False
+            self._child, self._served, self._grown = _started(self._limits, drawing=self._drawing), 0, False
             self._child.greet()
         return self._child
 
@@ -251,12 +290,12 @@ def _too_long(limits: IngestSettings) -> DocumentTooLarge:
 # -- our side: the child as we see it --------------------------------------------------------------------------------
 
 
-def _started(limits: IngestSettings) -> _Child:
+def _started(limits: IngestSettings, *, drawing: bool = False) -> _Child:
     """Start a child. Raises `Unavailable` where the system has no room for it."""
     folder = None
     try:
         folder = tempfile.mkdtemp(prefix=_FOLDER)
-        return _Child(limits, folder)
+        return _Child(limits, folder, drawing=drawing)
     except OSError as error:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
@@ -266,12 +305,12 @@ def _started(limits: IngestSettings) -> _Child:
 class _Child:
     """The pipes to a warden and its reader. Raises `_Ended` from whichever call finds that they are gone."""
 
-    def __init__(self, limits: IngestSettings, folder: str) -> None:
+    def __init__(self, limits: IngestSettings, folder: str, *, drawing: bool = False) -> None:
         self.folder = folder
         self._mark = _locked(folder)
         root = str(Path(__file__).parent.parent)
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ingest.sandbox", self.folder, limits.model_dump_json()],
+            [sys.executable, "-P", "-m", "ingest.sandbox", self.folder, limits.model_dump_json(), *["draw"] * drawing],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -307,13 +346,15 @@ class _Child:
         try:
             walls = json.loads(self._receive(time.monotonic() + START_SECONDS, _START_BYTES))["walls"]
         except (_Ended, TimeoutError, OverflowError, ValueError, KeyError, TypeError) as error:
-            log.error("the parsing process does not start", error=repr(error), text=self._heard())
+            log.error("the parsing process does not start", error=repr(error), said=self._heard())
             raise Unavailable("The process that reads documents does not start; the log says why.") from error
         if not {"namespaces", "system calls"} & {*walls}:
             log.warning("this system lets no process give up its network; only Python's own calls are stopped")
 
-    def ask(self, path: Path, name: str, reading: Reading, limits: IngestSettings) -> dict[str, Any]:
-        """Have a document read and return the answer as it came, unchecked.
+    def ask(
+        self, path: Path, request: dict[str, Any], limits: IngestSettings, tell: Callable[[float], None] | None
+    ) -> dict[str, Any]:
+        """Have a document read, or a page of it drawn, and return the answer as it came, unchecked.
 
         Raises `TimeoutError` for one that takes too long, `OverflowError` for an answer of too many bytes and
         `ValueError` for one that is none.
@@ -324,32 +365,30 @@ class _Child:
             spool.mkdir()
         except OSError as error:
             raise Unavailable(f"The folder for temporary files takes no more: {error.strerror}.") from error
-        answer = self._exchange(path, name, reading, limits)
+        answer = self._exchange(path, request, limits, tell)
         if answer.get("unreadable"):  # it has fewer rights than we have: give it a copy of its own
             copy = Path(self.folder, "document")
             shutil.copyfile(path, copy)
             try:
-                answer = self._exchange(copy, name, reading, limits)
+                answer = self._exchange(copy, request, limits, tell)
             finally:
                 copy.unlink()
         return answer
 
-    def _exchange(self, path: Path, name: str, reading: Reading, limits: IngestSettings) -> dict[str, Any]:
+    def _exchange(
+        self, path: Path, request: dict[str, Any], limits: IngestSettings, tell: Callable[[float], None] | None
+    ) -> dict[str, Any]:
         number = secrets.token_hex(8)
-        request = {
-            "id": number, "path": str(path), "name": name[-255:],  # only the end of a name is a hint
-            "depth": reading.depth, "counter": reading.counter, "window": reading.window,
-        }  # fmt: skip
         started, self.slow = time.monotonic(), False
         deadline = started + limits.parse_seconds
         try:
-            self._send(json.dumps(request).encode())
+            self._send(json.dumps({"id": number, "path": str(path)} | request).encode())
             while True:
                 answer = json.loads(self._receive(deadline, limits.parse_output_bytes), parse_constant=_refuse)
                 if not isinstance(answer, dict) or answer.get("id") != number:
                     raise ValueError("an answer to no question")
-                if "share" in answer and reading.tell is not None:
-                    reading.tell(min(1.0, max(0.0, float(answer["share"]))))
+                if "share" in answer and tell is not None:
+                    tell(min(1.0, max(0.0, float(answer["share"]))))
                 elif "slow" in answer:
                     self.slow = True
                     deadline = started + max(limits.parse_seconds, limits.ocr_seconds)
@@ -379,6 +418,15 @@ class _Child:
             if size > limits.archive_bytes:
                 raise ValueError("larger files than there may be")
         return tuple(kept)
+
+    def drawn(self, answer: dict[str, Any], most: int) -> Drawn:
+        """Return the page that was just drawn. Raises what `_checked` does."""
+        if "fault" in answer:
+            raise SandboxFailed(_text(answer["fault"]))
+        if "refused" in answer:
+            raise _refused(answer)
+        with _regular_file(Path(self.folder, _SPOOL, _PIXELS)) as stream:
+            return drawn_from(answer, stream.read(most * DEPTH + 1), most)
 
     def _send(self, data: bytes) -> None:
         assert self.process.stdin, "it was made with pipes"  # noqa: S101
@@ -584,14 +632,14 @@ def _plain(value: object) -> Any:
 # -- the child: the warden -------------------------------------------------------------------------------------------
 
 
-def main(folder: str, limits: IngestSettings) -> int:
+def main(folder: str, limits: IngestSettings, *, drawing: bool = False) -> int:
     """Be the warden of a reader, and return how it ended; in the reader this does not return."""
     walls = leave_namespaces()
     ours, theirs = os.pipe()
     reader = os.fork()
     if reader == 0:
         os.close(ours)  # the other end stays open as long as we live
-        _be_reader(limits, walls)
+        _be_reader(limits, walls, drawing=drawing)
     os.close(theirs)
     _replace(1, os.O_WRONLY)  # the answers are the reader's: their end is to be seen
     _wait_for_end(0, ours)
@@ -624,7 +672,7 @@ def _replace(descriptor: int, flags: int) -> None:
 # -- the child: the reader -------------------------------------------------------------------------------------------
 
 
-def _be_reader(limits: IngestSettings, walls: list[str]) -> NoReturn:
+def _be_reader(limits: IngestSettings, walls: list[str], *, drawing: bool) -> NoReturn:
     """Answer requests until there are no more."""
     status = 1
     try:
@@ -633,7 +681,7 @@ def _be_reader(limits: IngestSettings, walls: list[str]) -> NoReturn:
         _replace(0, os.O_RDONLY)
         os.dup2(2, 1)  # what a library prints is no answer
         build_walls(limits, walls)
-        _load()
+        _load(drawing=drawing)
         _write_frame(answers, {"walls": walls})
         while (request := _read_frame(requests)) is not None:
             limit_cpu(limits.parse_seconds)
@@ -654,9 +702,13 @@ def _held_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def _load() -> None:
+def _load(*, drawing: bool = False) -> None:
     """Load what every document needs before the first one comes, within the limits but not in its time."""
     sys.meta_path.insert(0, _NoTorch())
+    if drawing:
+        from ingest.pdf_page import draw_page  # noqa: F401
+
+        return
     from ingest.language import detect_language
     from ingest.parse import parse  # noqa: F401
 
@@ -682,29 +734,14 @@ class _NoTorch(MetaPathFinder, Loader):
 
 
 def _answer(request: Mapping[str, Any], limits: IngestSettings, answers: int) -> dict[str, Any]:
-    from ingest.parse import parse
-
     path = Path(request["path"])
     if not os.access(path, os.R_OK):
         return {"unreadable": True}
-
-    def tell(**said: object) -> None:
-        _write_frame(answers, {"id": request["id"], **said})
-
-    def take_time() -> None:
-        limit_cpu(max(limits.parse_seconds, limits.ocr_seconds))
-        tell(slow=True)
-
-    draft = Draft(
-        limits,
-        depth=request["depth"],
-        spool=Path(tempfile.gettempdir(), _SPOOL),
-        tell=lambda share: tell(share=share),
-        take_time=take_time,
-    )
     started = time.perf_counter()
     try:
-        document = parse(path, request["name"], limits, draft)
+        if "draw" in request:
+            return _drawn(path, View(**request["draw"]), limits)
+        document = _parsed(path, request, limits, answers)
         parsed = time.perf_counter()
         chunks = _cut(document, request)
     except DocumentRejected as error:
@@ -725,6 +762,34 @@ def _answer(request: Mapping[str, Any], limits: IngestSettings, answers: int) ->
         "chunks": [(c.start, c.end, c.context, c.kind.value, c.page, c.section, c.tokens) for c in chunks],
         "seconds": {"parse": parsed - started, "chunk": time.perf_counter() - parsed},
     }
+
+
+def _parsed(path: Path, request: Mapping[str, Any], limits: IngestSettings, answers: int) -> ParsedDocument:
+    from ingest.parse import parse
+
+    def tell(**said: object) -> None:
+        _write_frame(answers, {"id": request["id"], **said})
+
+    def take_time() -> None:
+        limit_cpu(max(limits.parse_seconds, limits.ocr_seconds))
+        tell(slow=True)
+
+    draft = Draft(
+        limits,
+        depth=request["depth"],
+        spool=Path(tempfile.gettempdir(), _SPOOL),
+        tell=lambda share: tell(share=share),
+        take_time=take_time,
+    )
+    return parse(path, request["name"], limits, draft)
+
+
+def _drawn(path: Path, view: View, limits: IngestSettings) -> dict[str, Any]:
+    from ingest.pdf_page import draw_page
+
+    drawn = draw_page(path, view, limits)
+    Path(tempfile.gettempdir(), _SPOOL, _PIXELS).write_bytes(drawn.pixels)
+    return {"width": drawn.width, "height": drawn.height, "marks": drawn.marks}
 
 
 def _cut(document: ParsedDocument, request: Mapping[str, Any]) -> list[Chunk]:
@@ -763,4 +828,4 @@ def _read_frame(pipe: int) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], IngestSettings.model_validate_json(sys.argv[2])))
+    sys.exit(main(sys.argv[1], IngestSettings.model_validate_json(sys.argv[2]), drawing="draw" in sys.argv[3:]))

@@ -18,6 +18,7 @@ from rag.assembly import Citewell, open_citewell
 from rag.encoders import open_embedder
 from rag.protocols import Embedder
 from rag.settings import Settings, load_settings
+from tests.chromium import chromium, open_page  # noqa: F401
 from tests.postgres import catalog_url, empty_database, migrated, open_another, postgresql, postgresql_url  # noqa: F401
 
 for _name in [name for name in os.environ if name.startswith("CITEWELL_") and name != "CITEWELL_CACHE"]:

@@ -112,7 +112,7 @@ function parameters(operation) {
 function replies(operation) {
   const made = [element("h3", "What comes out")];
   for (const [status, { description, content = {} }] of Object.entries(operation.responses)) {
-    made.push(element("p", `${status}  ${description === "Successful Response" ? "" : description}`, { className: "quiet" }));
+    made.push(withCode(element("p", "", { className: "quiet" }), `${status}  ${description === "Successful Response" ? "" : description}`));
     if (!status.startsWith("2")) continue;
     for (const [type, { schema, example: given }] of Object.entries(content)) {
       if (given) made.push(element("p", type, { className: "quiet" }));

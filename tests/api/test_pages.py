@@ -41,8 +41,8 @@ def test_a_page_is_self_contained_and_has_a_strict_policy(reading, path):
     assert found.inline == []
     assert found.links
     for link in found.links:
-        assert link.startswith("/")
-        assert reading.get(link).status_code == 200, link
+        assert link.startswith(("/", "#"))
+        assert reading.get(link.partition("#")[0] or path).status_code == 200, link
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in PAGES.iterdir()))
@@ -56,17 +56,42 @@ def test_no_file_of_the_pages_names_another_host_or_writes_html(reading, file):
     assert served.headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_question_page_names_what_is_there():
-    """Every element that its script asks for stands in the page, and every field that it reads in the reply."""
-    page, script = ((PAGES / name).read_text(encoding="utf-8") for name in ("index.html", "index.js"))
-    ids = re.findall(r'id="([^"]+)"', page)
+def test_the_scripts_name_what_is_there():
+    """Every element that a script asks for stands in the page, every name that it imports is exported where it says,
+    and every field of an answer that it reads is in the reply.
+    """
+    page = (PAGES / "index.html").read_text(encoding="utf-8")
+    scripts = {path.name: path.read_text(encoding="utf-8") for path in PAGES.glob("*.js") if path.name != "docs.js"}
+    ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
-    assert set(re.findall(r'(?:byId|show)\("([^"]+)"', script)) <= set(ids)
+    made = {"secret"}
+    for script in scripts.values():
+        assert set(re.findall(r'byId\("([^"]+)"', script)) <= {*ids, *made}
+        for names, file in re.findall(r'import \{([^}]+)\} from "\./([^"]+)"', script):
+            exported = set(re.findall(r"export (?:async )?(?:function\*?|const|class) (\w+)", scripts[file]))
+            assert {name.strip() for name in names.split(",")} <= exported, file
+    shown = scripts["answer.js"]
     for name, kind in (("answer", AnswerReply), ("claim", ClaimReply), ("short", ShortAnswerReply)):
-        read = set(re.findall(rf"\b{name}\.([a-z_]+)\b", script))
+        read = set(re.findall(rf"\b{name}\.([a-z_]+)\b", shown))
         assert read
         assert read <= set(kind.model_fields), name
-    assert set(re.findall(r"\bcitation\.([a-z_]+)\b", script)) <= set(CitationReply.model_fields)
+    assert set(re.findall(r"\bcitation\.([a-z_]+)\b", shown + scripts["source.js"])) <= set(CitationReply.model_fields)
+
+
+def test_a_page_that_the_browser_has_is_not_sent_again(reading):
+    """As long as the package is the same; a browser asks each time, so that a new one is seen at once."""
+    for path in ("/", "/docs", "/pages/citewell.css"):
+        first = reading.get(path)
+        assert first.headers["cache-control"] == "no-cache"
+        again = reading.get(path, headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["content-security-policy"] == first.headers["content-security-policy"]
+        assert reading.get(path, headers={"If-None-Match": '"older"'}).content == first.content
+
+
+@pytest.mark.parametrize("name", ["none.js", "..%2fapp.py", "%2e%2e/app.py", "index.html/x"])
+def test_nothing_else_is_served(reading, name):
+    assert reading.get(f"/pages/{name}").status_code == 404
 
 
 def test_a_request_as_the_question_page_sends_it_is_answered(reading):
