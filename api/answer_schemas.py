@@ -69,7 +69,11 @@ class Looking(_Request):
         examples=[{"late": False}, {"decompose": True, "hyde": True}],
     )
     diversity: float | None = Field(
-        None, ge=0, le=1, description="How much passages that say the like are kept apart; by default the setting."
+        None,
+        ge=0,
+        le=1,
+        strict=True,
+        description="How much passages that say the like are kept apart; by default the setting.",
     )
     around: StrictInt | None = Field(
         None, ge=0, le=10, description="Chunks to add on either side of each passage, unranked; by default the setting."
@@ -99,6 +103,11 @@ class SearchRequest(Query):
     )
 
     query: Text = Field(description="A question or words, in any language that the embedder knows.")
+    hidden: StrictBool | None = Field(
+        None,
+        description="Find text that readers of a document do not see (white on white, hidden rows ...), too: its "
+        "`kind` is `hidden`. By default the setting.",
+    )
 
 
 class AskRequest(Query):
@@ -181,7 +190,7 @@ class PassageReply(_Reply):
     version: int = Field(examples=[2])
     page: int | None = Field(None, description="From 1, where the format has pages.", examples=[2])
     section: list[str] = Field(description="Headings above it, outermost first.", examples=[["3. Accommodation"]])
-    kind: Kind
+    kind: Kind = Field(description="`hidden`: text that the document says and a reader of it does not see.")
     start: int = Field(description="Where the text begins in the parsed text of the version.", examples=[1204])
     end: int = Field(examples=[1391])
     text: str
@@ -357,7 +366,10 @@ class AnswerReply(_Reply):
     id: str
     question: str
     text: str = Field(examples=["Hotels in the country are paid up to 145 euros a night. [1]"])
-    abstained: bool = Field(description="True when the documents do not say.")
+    abstained: bool = Field(description="True when the documents do not say, or a rail has refused.")
+    refused_by: str | None = Field(
+        None, description="The rail that refused the question or the answer; `text` is what it says."
+    )
     short_answer: ShortAnswerReply | None = Field(
         None, description="The words that answer, where the generator marks them: the trained reader alone does."
     )
@@ -380,6 +392,7 @@ class AnswerReply(_Reply):
     created_at: datetime
     cached: bool = Field(False, description="An earlier answer to the same question, from the same passages.")
     conversation: str | None = Field(None, description="The conversation that it is a turn of.")
+    truncated: bool = Field(False, description="The model reached the most tokens that it may write before its end.")
     timings: dict[str, float] = Field(description="Seconds of each stage.")
 
     @classmethod
@@ -394,6 +407,7 @@ class AnswerReply(_Reply):
             question=answer.question,
             text=answer.text,
             abstained=answer.abstained,
+            refused_by=answer.refused_by,
             short_answer=ShortAnswerReply.of(answer.short) if answer.short else None,
             claims=claims,
             citations=[CitationReply.of(c, copies.get(c.chunk_id, ())) for c in answer.citations],
@@ -409,6 +423,7 @@ class AnswerReply(_Reply):
             created_at=answer.created_at,
             cached=answer.cached,
             conversation=answer.conversation,
+            truncated=answer.truncated,
             timings=dict(answer.timings),
         )
 

@@ -36,7 +36,7 @@ class RankingOptions(_Request):
     ranker: Literal["auto", "none", "default-2024-11-15"] = Field(
         "auto", description="`none` leaves candidates as they were found; all others rank as the settings say."
     )
-    score_threshold: float = Field(0.0, ge=0, le=1, description="Leave out passages with a lower score.")
+    score_threshold: float = Field(0.0, ge=0, le=1, strict=True, description="Leave out passages with a lower score.")
 
 
 class VectorStoreSearchRequest(_Request):

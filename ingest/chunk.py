@@ -51,13 +51,13 @@ def chunk(parsed: ParsedDocument, window: int, count_tokens: CountTokens) -> lis
 
 
 def _runs(elements: Sequence[Element]) -> Iterator[list[Element]]:
-    """Yield neighbours that belong together: a heading with what follows it in its section, or one table."""
+    """Yield neighbours that belong together: a heading with what follows it in its section, one table, hidden text."""
 
     def key(numbered: tuple[int, Element]) -> tuple[object, ...]:
         number, element = numbered
         if element.kind is Kind.TABLE or element.kind in FURNITURE:
             return (number,)
-        return _home(element)
+        return (Kind.HIDDEN, element.page) if element.kind is Kind.HIDDEN else ("", *_home(element))
 
     for _, group in groupby(enumerate(elements), key):
         run = [element for _, element in group]

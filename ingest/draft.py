@@ -14,14 +14,17 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from ingest.hidden import parted
 from rag.errors import DocumentTooLarge
 from rag.records import Block, Kind, Member
 from rag.settings import IngestSettings
 
-# C0 and C1 controls but newline and tab, soft hyphen, bidirectional controls, byte order marks, lone surrogates and
-# the two noncharacters: none of them is visible, some of them change how the text around them reads.
+# C0 and C1 controls but newline and tab, soft hyphen, bidirectional controls, invisible operators, byte order marks,
+# annotation marks, lone surrogates and the two noncharacters: none of them is visible, some of them change how the text
+# around them reads. What joins and parts letters of other scripts does nothing between those of ASCII.
 _UNWANTED = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
+    "\ud800-\udfff]|(?<=[!-~])[\u034f\u200b-\u200d]+(?=[!-~])"
 )
 _LINE_ENDS = re.compile("\r\n?|[\u2028\u2029\x85]")
 _SPACES = re.compile("[ \t\u00a0\u2007\u202f]+")
@@ -47,7 +50,7 @@ def one_line(text: str) -> str:
 
 def meaningful_title(text: object) -> str | None:
     """Return ``text`` as a title, or None when it is what programs write where nobody gave one."""
-    title = one_line(text) if isinstance(text, str) else ""
+    title = one_line(parted(text)[0]) if isinstance(text, str) else ""
     return None if not title or len(title) > _MAX_HEADING or _MEANINGLESS_TITLE.fullmatch(title) else title
 
 
@@ -102,7 +105,7 @@ class Draft:
         self.title: str | None = None
         self.metadata: dict[str, Any] = {}
         self._pages: int | None = None
-        self._chars = 0
+        self._chars = self._hidden_chars = 0
         self._headings: list[tuple[int, str]] = []
 
     @property
@@ -126,20 +129,39 @@ class Draft:
 
     def add(self, kind: Kind, text: str, page: int | None = None) -> None:
         """Add a block under the present headings, unless nothing of ``text`` is visible."""
-        text = _code(text) if kind is Kind.CODE else _prose(text)
+        text = self._seen(_code(text) if kind is Kind.CODE else _prose(text), page)
         if not text.strip():
             return
-        self._chars += len(text)
+        self._count_chars(len(text))
+        self.blocks.append(Block(kind, text, page, self.section))
+
+    def hide(self, text: str, page: int | None = None) -> None:
+        """Add text that a reader of the document does not see, under no heading, see `rag.records.Kind`."""
+        text = _prose(parted(text)[0])
+        if any(char.isalnum() for char in text):
+            self._count_chars(len(text))
+            self._hidden_chars += len(text)
+            self.metadata["hidden_characters"] = self._hidden_chars
+            self.blocks.append(Block(Kind.HIDDEN, text, page))
+
+    def _seen(self, text: str, page: int | None) -> str:
+        """Return ``text`` without letters that no program shows; what they spell is hidden text."""
+        seen, spelled = parted(text)
+        for words in spelled:
+            self.hide(words, page)
+        return seen
+
+    def _count_chars(self, count: int) -> None:
+        self._chars += count
         if self._chars > self.limits.max_text_chars:
             raise DocumentTooLarge(
                 f"The document has more than {self.limits.max_text_chars:,} characters of text, which is the limit: "
                 "split it, or raise ingest.max_text_chars."
             )
-        self.blocks.append(Block(kind, text, page, self.section))
 
     def heading(self, level: int, text: str, page: int | None = None) -> None:
         """Add a heading of ``level`` (1 is the highest): it stands above what follows, up to the next as high."""
-        text = one_line(text)
+        text = self._seen(one_line(text), page)
         if not text:
             return
         if len(text) > _MAX_HEADING:  # whole paragraphs are set in heading styles, and help nobody as a heading
@@ -151,7 +173,8 @@ class Draft:
 
     def start_section(self, *names: str) -> None:
         """Put what follows under ``names`` that are no text of the document themselves, such as a sheet's name."""
-        self._headings = [(level, text) for level, name in enumerate(names) if (text := one_line(name))]
+        seen = (one_line(self._seen(name, None)) for name in names)
+        self._headings = [(level, text) for level, text in enumerate(seen) if text]
 
     def member(self, name: str, blocks: Iterable[bytes]) -> None:
         """Take out a file inside this document: ``name`` is its clean relative path, ``blocks`` are its bytes."""
@@ -200,4 +223,4 @@ def _plain(fact: object) -> Any:
         return fact
     if isinstance(fact, (list, tuple)):
         return [value for item in fact if (value := _plain(item)) not in (None, "")]
-    return None if fact is None else one_line(str(fact))
+    return None if fact is None else one_line(parted(str(fact))[0])

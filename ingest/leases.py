@@ -18,6 +18,7 @@ import structlog
 from rag.catalog import Catalog
 from rag.errors import Unavailable
 from rag.records import Stage, Version
+from rag.telemetry import NO_SPAN, Span
 
 log = structlog.get_logger(__name__)
 
@@ -36,12 +37,13 @@ class LeaseLost(Exception):
 
 @dataclass(eq=False)
 class Lease:
-    """A hold on one version, prolonged by `Leases` until it is let go."""
+    """A hold on one version, prolonged by `Leases` until it is let go; ``span`` is the work on it, in a trace."""
 
     version: Version
     stage: Stage = Stage.PARSE
     progress: float = 0.0
     lost: bool = False
+    span: Span = NO_SPAN
 
     def at(self, stage: Stage, share: float = 0.0) -> None:
         """Say which stage has begun and how much of it is done; raises `LeaseLost` if the work is not ours any more."""
@@ -85,6 +87,7 @@ class Leases:
         with self._lock:
             self._held.pop(lease.version.id, None)
             self._shown.pop(lease.version.id, None)
+        lease.span.end()
 
     def held(self) -> list[Lease]:
         """Return all leases."""

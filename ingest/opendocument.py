@@ -12,7 +12,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from lxml import etree  # type: ignore[import-untyped]
+
 from ingest.draft import Draft, meaningful_title, table_text
+from ingest.hidden import LEAST_SIZE, WHITE, hexadecimal
 from ingest.partition import read_html
 from ingest.sheets import add_grid
 from ingest.text import parse_xml
@@ -26,6 +29,8 @@ _META = "{urn:oasis:names:tc:opendocument:xmlns:meta:1.0}"
 _DRAW = "{urn:oasis:names:tc:opendocument:xmlns:drawing:1.0}"
 _PRESENTATION = "{urn:oasis:names:tc:opendocument:xmlns:presentation:1.0}"
 _DC = "{http://purl.org/dc/elements/1.1/}"
+_STYLE = "{urn:oasis:names:tc:opendocument:xmlns:style:1.0}"
+_FO = "{urn:oasis:names:tc:opendocument:xmlns:xsl-fo-compatible:1.0}"
 _TAGS = {
     f"{_TEXT}p": "p",
     f"{_TEXT}list": "ul",
@@ -42,16 +47,54 @@ _MOST_REPEATED = 1000
 def read_odt(path: Path, draft: Draft) -> None:
     """Add an OpenDocument text to ``draft``. Raises `EncryptedDocument`."""
     body = _open(path, draft)
+    unseen = _unseen_styles(body)
+    for node in body.iter(etree.Element):
+        if node.get(f"{_TEXT}style-name") in unseen:
+            node.set("hidden", "hidden")
     read_html(f"<body>{''.join(_html(body))}</body>", draft)
+
+
+def _unseen_styles(body: Any) -> set[str]:
+    """Return the names of the document's own styles whose letters are not seen, or, of sheets, that are not shown.
+
+    White letters count where the style does not colour what is behind them.
+    """
+    return {
+        style.get(f"{_STYLE}name") or "" for style in body.getroottree().iter(f"{_STYLE}style") if _is_unseen(style)
+    }
+
+
+def _is_unseen(style: Any) -> bool:
+    if any(sheet.get(f"{_TABLE}display") == "false" for sheet in style.iter(f"{_STYLE}table-properties")):
+        return True
+    colour, size = "", ""
+    for letters in style.iter(f"{_STYLE}text-properties"):
+        if letters.get(f"{_TEXT}display") == "none":
+            return True
+        colour, size = letters.get(f"{_FO}color") or "", letters.get(f"{_FO}font-size") or ""
+    shown = hexadecimal(colour.removeprefix("#"))
+    filled = any(part.get(f"{_FO}background-color") not in {None, "transparent", "#ffffff"} for part in style.iter())
+    is_white = shown is not None and shown.looks_like(WHITE) and not filled
+    number = size.removesuffix("pt")
+    return is_white or (size.endswith("pt") and number.replace(".", "", 1).isdigit() and float(number) < LEAST_SIZE)
 
 
 def read_ods(path: Path, draft: Draft) -> None:
     """Add every sheet to ``draft``: its name is the section, its number the page. Raises `EncryptedDocument`."""
-    sheets = _open(path, draft).findall(f".//{_TABLE}table")
+    body = _open(path, draft)
+    unseen, sheets = _unseen_styles(body), body.findall(f".//{_TABLE}table")
     draft.pages = len(sheets)
     for number, sheet in enumerate(sheets, start=1):
         draft.start_section(sheet.get(f"{_TABLE}name") or "")
+        if sheet.get(f"{_TABLE}style-name") in unseen:
+            draft.hide("\n".join(" | ".join(filter(None, row)) for row in _rows(sheet)), number)
+            continue
+        hidden = [row for row in sheet.iter(f"{_TABLE}table-row") if row.get(f"{_TABLE}visibility") == "collapse"]
+        words = [" ".join(" ".join(row.itertext()).split()) for row in hidden]
+        for row in hidden:
+            row.getparent().remove(row)
         add_grid(_rows(sheet), draft, number)
+        draft.hide("\n".join(words), number)
 
 
 def read_odp(path: Path, draft: Draft) -> None:
@@ -134,6 +177,9 @@ def _html(node: Any) -> Iterator[str]:
         tag = f"h{level}" if level in set("123456") else "h6"
     else:
         tag = _TAGS.get(node.tag, "")
+    if node.get("hidden"):
+        yield f"<span hidden>{escape(_words(node))}</span>"
+        return
     yield f"<{tag}{_spans(node)}>" if tag else _SPACES.get(node.tag, "")
     yield escape(node.text or "")
     for child in node:

@@ -20,7 +20,7 @@ from rag.records import Kind, ParsedDocument
 from rag.settings import IngestSettings
 
 #: Names how files are read: what was parsed under another name is parsed again when it is needed.
-READERS = "2026-11"
+READERS = "2026-11-22"
 
 
 def parse(path: Path, name: str, limits: IngestSettings, draft: Draft | None = None) -> ParsedDocument:
@@ -55,7 +55,7 @@ def parse(path: Path, name: str, limits: IngestSettings, draft: Draft | None = N
 
 def _finished(draft: Draft, found: Format) -> ParsedDocument:
     headings = (block.text for block in draft.blocks if block.kind is Kind.TITLE)
-    prose = "\n".join(block.text for block in draft.blocks if block.kind is not Kind.CODE)
+    prose = "\n".join(block.text for block in draft.blocks if block.kind not in {Kind.CODE, Kind.HIDDEN})
     return ParsedDocument.from_blocks(
         draft.blocks,
         media_type=found.value,

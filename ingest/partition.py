@@ -16,6 +16,7 @@ from typing import Any
 
 from lxml import etree, html  # type: ignore[import-untyped]
 
+from ingest import hidden_docx, hidden_html, hidden_slides
 from ingest.draft import Draft, meaningful_title, one_line, table_text
 from ingest.properties import note_properties, split_keywords
 from ingest.text import read_text
@@ -24,7 +25,6 @@ from rag.quiet import silence_dependencies
 from rag.records import Kind
 
 _XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
-_HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?)\n(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_FIELD = re.compile(r"^(\w+)[ \t]*[:=][ \t]*(.*(?:\n[ \t]*-[ \t].*)*)$", re.MULTILINE)
 _FRONT_LIST = re.compile(r"\n[ \t]*-[ \t]+")
@@ -76,15 +76,25 @@ def _is_narrative(_: str) -> bool:
 
 
 def read_html(text: str, draft: Draft) -> None:
-    """Add what a reader of the page sees to ``draft``, with its headings, lists, tables and preformatted text."""
+    """Add what a reader of the page sees to ``draft``, with its headings, lists, tables and preformatted text.
+
+    What is on the page and not seen follows, marked as hidden.
+    """
     root = _html_tree(text)
     if root is None:
         return
     _note_html_head(root, draft)
+    hidden = [*hidden_html.take_hidden(root), *hidden_html.comments(text)]
     _prepare_html(root)
     if _is_deeper(root, _MAX_DEPTH):  # the parser of unstructured would leave out what is deeper, and not say so
         read_text("\n\n".join(root.itertext()), draft)
-        return
+    else:
+        _add_page(root, draft)
+    for words in hidden:
+        draft.hide(words)
+
+
+def _add_page(root: Any, draft: Draft) -> None:
     _prepare_unstructured()
     from unstructured.partition.html import parser, partition_html
 
@@ -142,9 +152,7 @@ def _note_html_head(root: Any, draft: Draft) -> None:
 
 
 def _prepare_html(root: Any) -> None:
-    """Drop what nobody sees, open what unstructured would skip, and make tables of data plain."""
-    for node in [node for node in root.iter(etree.Element) if _is_hidden(node)]:
-        node.drop_tree()
+    """Drop what is no text, open what unstructured would skip, and make tables of data plain."""
     for node in list(root.iter("script", "style")):
         node.drop_tree()
     for node in list(root.iter("form", "details", "summary", "figure", "figcaption", "fieldset", "legend")):
@@ -159,10 +167,6 @@ def _prepare_html(root: Any) -> None:
             _open_layout(table)
     for table in list(root.iter("table")):
         _flatten_table(table)
-
-
-def _is_hidden(node: Any) -> bool:
-    return node.get("hidden") is not None or bool(_HIDDEN.search(node.get("style") or ""))
 
 
 def _is_layout(table: Any) -> bool:
@@ -343,11 +347,14 @@ def read_docx(path: Path, draft: Draft) -> None:
     unstructured_docx.is_possible_narrative_text = _is_narrative
     note_properties(path, draft)
     document = docx.Document(io.BytesIO(path.read_bytes()))
+    hidden = hidden_docx.take_hidden(document)
     _open_wrappers(document.element.body)
     prepared = io.BytesIO()
     document.save(prepared)
     prepared.seek(0)
     _add_elements(unstructured_docx.partition_docx(file=prepared, languages=[""]), draft, page=lambda _: None)
+    for words in hidden:
+        draft.hide(words)
 
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -395,7 +402,8 @@ def read_pptx(path: Path, draft: Draft) -> None:
 
     note_properties(path, draft)
     slides: list[list[Any]] = [[]]
-    for element in partition_pptx(file=_with_merged_cells_filled(path), include_slide_notes=True, languages=[""]):
+    prepared, hidden = _prepared_slides(path)
+    for element in partition_pptx(file=prepared, include_slide_notes=True, languages=[""]):
         if element.category == "PageBreak":
             slides.append([])
         else:
@@ -403,6 +411,8 @@ def read_pptx(path: Path, draft: Draft) -> None:
     draft.pages = len(slides)
     for number, found in enumerate(slides, start=1):
         _add_slide(number, found, draft)
+    for number, words in hidden:
+        draft.hide(words, number)
     if draft.pages and not draft.blocks:
         raise EmptyDocument(
             f"The presentation has {draft.pages} slides but no text: its slides are pictures. "
@@ -410,19 +420,23 @@ def read_pptx(path: Path, draft: Draft) -> None:
         )
 
 
-def _with_merged_cells_filled(path: Path) -> io.BytesIO:
-    """Return a presentation in which a cell that spans rows says its text in each: unstructured leaves them empty."""
+def _prepared_slides(path: Path) -> tuple[io.BytesIO, list[tuple[int, str]]]:
+    """Return a presentation without what its reader does not see, and that, with the numbers of the slides.
+
+    A cell that spans rows says its text in each: unstructured leaves them empty.
+    """
     import pptx
 
     data = path.read_bytes()
     presentation = pptx.Presentation(io.BytesIO(data))
     tables = [shape.table for slide in presentation.slides for shape in slide.shapes if shape.has_table]
-    if sum(map(_fill_merged_cells, tables)) == 0:
-        return io.BytesIO(data)
+    hidden = hidden_slides.take_hidden(presentation)
+    if sum(map(_fill_merged_cells, tables)) == 0 and not hidden:
+        return io.BytesIO(data), []
     filled = io.BytesIO()
     presentation.save(filled)
     filled.seek(0)
-    return filled
+    return filled, hidden
 
 
 def _fill_merged_cells(table: Any) -> int:

@@ -13,10 +13,12 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ingest.draft import Draft, table_text
+from ingest.hidden_sheets import Inks, hidden_parts, seen_rows
 from ingest.properties import note_properties
 from ingest.text import read_text
 from rag.errors import EncryptedDocument
@@ -28,6 +30,7 @@ _MERGE = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]{0,50}?ref=["']([A-Z]{1,3})(\d
 _LONGEST_MERGE = 200
 _FIELD_LIMIT = 10_000_000
 _LONGEST_TABLE = 2000
+_HIDDEN_ROWS = 200
 
 
 def read_csv(text: str, draft: Draft, *, delimiter: str | None = None) -> None:
@@ -116,7 +119,10 @@ def _only(row: Row) -> str:
 
 
 def read_xlsx(path: Path, draft: Draft) -> None:
-    """Add every sheet of a workbook to ``draft``: the sheet's name is the section, its number the page."""
+    """Add every sheet of a workbook to ``draft``: the sheet's name is the section, its number the page.
+
+    What is not shown of a sheet follows it, marked as hidden; a hidden sheet is all hidden.
+    """
     import openpyxl
 
     note_properties(path, draft)
@@ -125,12 +131,36 @@ def read_xlsx(path: Path, draft: Draft) -> None:
         with path.open("rb") as file:  # the stored file has no extension, without which openpyxl takes no path
             book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
             draft.pages = len(book.worksheets)
+            inks = Inks()
             for number, sheet in enumerate(book.worksheets, start=1):
                 draft.start_section(sheet.title)
                 sheet.reset_dimensions()  # the stored size is often wrong, and cuts cells off
-                rows = ([_shown(cell) for cell in row] for row in sheet.iter_rows())
-                add_grid(_filled_down(rows, _merged(path, sheet._worksheet_path)), draft, number)  # noqa: SLF001
+                part, hidden = sheet._worksheet_path, list[str]()  # noqa: SLF001
+                rows = _filled_down(_shown_rows(sheet, inks, hidden), _merged(path, part))
+                if sheet.sheet_state == "visible":
+                    add_grid(seen_rows(rows, hidden_parts(path, part), hidden), draft, number)
+                    _hide(hidden, draft, number)
+                else:
+                    _hide((" | ".join(filter(None, row)) for row in rows), draft, number)
             book.close()
+
+
+def _shown_rows(sheet: Any, inks: Inks, hidden: list[str]) -> Iterator[list[str]]:
+    """Yield the rows of a sheet; what cells say in letters that nobody can see goes to ``hidden``."""
+    for row in sheet.iter_rows():
+        texts = [_shown(cell) for cell in row]
+        for place, cell in enumerate(row):
+            if texts[place] and inks.is_hidden(cell):
+                hidden.append(texts[place])
+                texts[place] = ""
+        yield texts
+
+
+def _hide(rows: Iterable[str], draft: Draft, page: int) -> None:
+    """Add hidden rows to ``draft``, so many in a piece that memory stays bounded."""
+    lines = filter(None, rows)
+    while some := list(islice(lines, _HIDDEN_ROWS)):
+        draft.hide("\n".join(some), page)
 
 
 _Merged = dict[int, list[tuple[int, int]]]  # first row -> last row and column, all from 0
@@ -208,7 +238,10 @@ def read_xls(path: Path, draft: Draft) -> None:
     for number, sheet in enumerate(book.sheets(), start=1):
         draft.start_section(sheet.name)
         rows = ([_old_value(cell, book) for cell in sheet.row(index)] for index in range(sheet.nrows))
-        add_grid(rows, draft, number)
+        if sheet.visibility:
+            _hide((" | ".join(filter(None, row)) for row in rows), draft, number)
+        else:
+            add_grid(rows, draft, number)
 
 
 class _Nowhere:

@@ -39,9 +39,9 @@ from rag.errors import CitewellError, NotFound, Unavailable
 from rag.originals import Incoming, Original, blocks_of
 from rag.protocols import Encoding
 from rag.records import Collection, ParsedDocument, Stage, Version, digest
-from rag.retrieval import Clock
 from rag.settings import IngestSettings
 from rag.store import Store
+from rag.telemetry import Clock, Running
 
 log = structlog.get_logger(__name__)
 
@@ -121,11 +121,12 @@ def accept_file(
 
 @dataclass(eq=False)
 class Job:
-    """One version in hand: its lease, what was parsed of it, and the order for its vectors."""
+    """One version in hand: its lease, what was parsed of it, and the order for its vectors, which is worked on."""
 
     lease: Lease
     parsed: ParsedDocument
     order: Order
+    embedding: Running | None = None
 
     @property
     def version(self) -> Version:
@@ -142,8 +143,11 @@ class Worker:
 
     citewell: Citewell
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = field(init=False)
     _sandboxes: list[Sandbox] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock("ingest", self.citewell.telemetry)
 
     @property
     def limits(self) -> IngestSettings:
@@ -249,6 +253,7 @@ class _Shift:
     ) -> None:
         self._worker, self._limits = worker, worker.limits
         self._citewell, self._catalog = worker.citewell, worker.citewell.store.catalog
+        self._telemetry = worker.citewell.telemetry
         self._stop, self._batch, self._left, self._done = stop or threading.Event(), batch, most, done
         self._retry = Retry(
             self._limits.attempts, self._limits.deaths, self._limits.retry_seconds, self._limits.retry_most_seconds
@@ -292,7 +297,7 @@ class _Shift:
                 while not self._over() and len(flying) < IN_FLIGHT and (batch := self._pool.take(self._size)).texts:
                     flying.append((batch, embedders.submit(self._encoded, batch)))
                 if busy != bool(flying):
-                    self._worker.clock.add("embed" if busy else IDLE, time.perf_counter() - since)
+                    self._worker.clock.add("embed" if busy else IDLE, time.perf_counter() - since, told=False)
                     since, busy = time.perf_counter(), not busy
                 if flying:
                     self._land(*flying.popleft())
@@ -328,7 +333,10 @@ class _Shift:
         self._committer.shutdown()
         if self._sealer is not None:
             self._sealer.join()
-        left = [lease.version.id for lease in self._leases.held()]
+        held = self._leases.held()
+        left = [lease.version.id for lease in held]
+        for lease in held:
+            lease.span.end("given back")
         try:
             self._catalog.release(self._worker.owner, left)
         except Unavailable as error:  # their leases run out
@@ -431,7 +439,18 @@ class _Shift:
             self._dry = not found
             self._left = None if self._left is None else self._left - len(found)
             self._claimed += len(found)
-            self._waiting.extend(map(self._leases.add, found))
+            self._waiting.extend(map(self._leased, found))
+
+    def _leased(self, version: Version) -> Lease:
+        lease = self._leases.add(version)
+        lease.span = self._telemetry.begin(
+            "ingest",
+            document_id=version.document_id,
+            version_id=version.id,
+            attempt=version.attempts,
+            bytes=version.size,
+        )
+        return lease
 
     def _read(self, lease: Lease, sandbox: Sandbox) -> Job:
         """Elements and chunks of a version, from what was kept of an earlier try if that is there."""
@@ -442,18 +461,22 @@ class _Shift:
         parsed = self._kept(parse_id)
         if parsed is not None:
             lease.at(Stage.CHUNK)
-            with clock.stage("chunk"):
+            with clock.stage("chunk", lease.span.place):
                 chunks = tuple(chunk(parsed, embedder.window, embedder.count_tokens))
         else:
             reading = Reading(
                 embedder.counter, embedder.window, depth, self._keep, lambda share: lease.at(Stage.PARSE, share)
             )
-            read = sandbox.read(self._citewell.store.originals.path(version.sha256), version.name, reading)
-            parsed, chunks = read.document, read.chunks
-            for stage, seconds in read.seconds.items():
-                clock.add(stage, seconds)
+            with self._telemetry.span("ingest read", lease.span.place) as span:
+                read = sandbox.read(self._citewell.store.originals.path(version.sha256), version.name, reading)
+                parsed, chunks = read.document, read.chunks
+                behind = sum(read.seconds.values())
+                for stage, seconds in read.seconds.items():  # the child measured them, one after the other
+                    clock.add(stage, seconds)
+                    self._telemetry.begin(f"ingest {stage}", span.place, ago=behind).end(ago=behind - seconds)
+                    behind -= seconds
         lease.at(Stage.CHUNK, 0.9)
-        with clock.stage("keep"):
+        with clock.stage("keep", lease.span.place):
             if not self._catalog.keep_parse(version.id, self._worker.owner, parse_id, parsed):
                 raise LeaseLost(version.id)
             digests = [piece.digest for piece in chunks]
@@ -480,12 +503,14 @@ class _Shift:
             if self._halt:
                 return
             self._jobs[job.order] = job
+            job.embedding = self._worker.clock.begin("embed", job.lease.span.place)
             complete = self._pool.add(job.order)
             self._changed.notify_all()
         if complete:
             self._submit(job)
 
     def _encoded(self, batch: Batch) -> Encoding:
+        self._telemetry.meters.embedded("passage", len(batch.texts))
         with self._leases.step("embed"):
             return self._citewell.embedder.encode(batch.texts, codes=True)
 
@@ -533,10 +558,12 @@ class _Shift:
         pieces = [job.order.chunks[row] for row in rows]
         codes = [job.order.codes[row] for row in rows]
         into = job.version.collection_id, self._citewell.embedder.fingerprint
-        with self._worker.clock.stage("keep"):
+        with self._worker.clock.stage("keep", job.lease.span.place):
             self._guarded(lambda: self._catalog.keep_vectors(*into, pieces, job.order.vectors[rows], codes))
 
     def _submit(self, job: Job) -> None:
+        if job.embedding is not None:
+            job.embedding.end()
         self._committer.submit(self._guarded, lambda: self._commit(job))
 
     def _commit(self, job: Job) -> None:
@@ -544,7 +571,7 @@ class _Shift:
         with self._settled(job.lease):
             job.lease.at(Stage.COMMIT)
             with (
-                self._worker.clock.stage("commit"),
+                self._worker.clock.stage("commit", job.lease.span.place),
                 self._leases.step("commit"),
                 self._citewell.store.originals.arriving(),
             ):
@@ -555,6 +582,7 @@ class _Shift:
                     codes=job.order.codes, most_members=self._limits.archive_members,
                 )  # fmt: skip
             if committed and not self._done:  # nobody wants to see what the catalog has made of it
+                self._telemetry.meters.ingested("ready", len(job.order.chunks))
                 log.info("document done", **_facts(version), state="ready", passages=len(job.order.chunks))
             else:
                 self._tell(version.id)
@@ -583,6 +611,7 @@ class _Shift:
             # The outermost edge: whatever a parser or a model threw must not end the worker, nor be lost.
             if self._halt:  # the child was ended under its hands: the file is given back
                 return
+            lease.span.end(type(error).__name__)
             self._note(lease.version, error)
         else:
             return
@@ -607,6 +636,7 @@ class _Shift:
         if not found:  # its collection was deleted meanwhile
             return
         version = found[0]
+        self._telemetry.meters.ingested(version.state.value, version.passages)
         if version.error:
             log.warning("document failed", **_facts(version), state=version.state.value, error=version.error)
         else:

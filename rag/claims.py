@@ -17,6 +17,9 @@ from rag.sentences import sentence_spans
 
 #: A sentence of more characters is taken for as many sentences as it takes.
 LONGEST = 2000
+#: From so many characters on sentences are looked for again only when the text has grown by this share: looked for at
+#: every word of a text that has none, such as ten thousand full stops, they would take time by its square.
+LONG, GROWTH = 500, 2
 #: Longest heading or lead-in, in words.
 LONGEST_LEAD_IN = 12
 _ENDS = frozenset(".!?…")
@@ -227,13 +230,17 @@ class ClaimParser:
             self._marked = False
 
     def _settle_at_space(self) -> None:
-        if self._pending.may_hold_an_end() or len(self._pending.plain) > LONGEST:
+        pending = self._pending
+        if not pending.was_looked_at() and (len(pending.plain) > LONGEST or pending.may_hold_an_end()):
             self._settle()
 
     def _settle(self, *, final: bool = False) -> None:
         """Make claims of the sentences that are complete: all but the last one, or all at the end."""
         pending = self._pending
+        if not final and pending.was_looked_at():
+            return
         spans = pending.spans(self.text)
+        pending.looked_at = len(pending.plain)
         complete = spans if final else spans[:-1]
         if complete:
             named = pending.owned(spans)
@@ -266,13 +273,19 @@ class ClaimParser:
 class _Pending:
     """Text whose sentences are not complete yet, as if its markers were not there.
 
-    ``places`` says where each of its characters is shown. ``code`` is a block of code in it: one sentence.
+    ``places`` says where each of its characters is shown. ``code`` is a block of code in it: one sentence. So many
+    characters as ``looked_at`` had no sentence that is complete.
     """
 
     plain: str = ""
     places: list[int] = field(default_factory=list)
     marks: list[_Mark] = field(default_factory=list)
     code: tuple[int, int] = (0, 0)
+    looked_at: int = 0
+
+    def was_looked_at(self) -> bool:
+        """Say whether a long text has hardly grown since its sentences were looked for."""
+        return LONG < len(self.plain) < self.looked_at + self.looked_at // GROWTH
 
     def add(self, character: str, place: int) -> None:
         self.plain += character
@@ -347,7 +360,7 @@ class _Pending:
         """Take away what stands before ``rank``, and the markers shown before ``place``."""
         self.plain, self.places = self.plain[rank:], self.places[rank:]
         self.marks = [_Mark(max(m.rank - rank, 0), m.place, m.numbers) for m in self.marks if m.place >= place]
-        self.code = (0, 0)
+        self.code, self.looked_at = (0, 0), 0
 
 
 def is_checkable(text: str, lead: str = "") -> bool:

@@ -35,10 +35,11 @@ def make_plan(
     around: int | None = None,
     section: bool | None = None,
     history: Sequence[Message] = (),
+    hidden: bool | None = None,
 ) -> Plan:
     """Return the plan for a question; it keeps the filters as they were written.
 
-    ``parts`` switches some of `rag.queries.Parts`; the others are as in the settings. ``top_k`` and the last four are
+    ``parts`` switches some of `rag.queries.Parts`; the others are as in the settings. ``top_k`` and the last five are
     those of `rag.records.Plan`, None what the settings say; ``around`` stands against a ``section`` of the settings.
     Raises `BadInput` if the question is empty, too long or not text, for filters that are none, for parts that there
     are not, and for a conversation that has too many messages or is not text.
@@ -62,7 +63,7 @@ def make_plan(
         raise BadInput(f"around is {around}; it must be between 0 and {MOST_AROUND}.")
     return Plan(
         question, tuple(collections), dict(filters or {}), candidates, wanted, chosen, diversity, around, section,
-        _said(history),
+        _said(history), hidden=usual.hidden if hidden is None else hidden,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rag.errors import BadInput, Misconfigured
-from rag.records import Neighbour, Passage, Prompt, digest
+from rag.records import Kind, Neighbour, Passage, Prompt, digest
 from rag.windows import each_once, nearest_first, window
 
 ABSTENTION = "The documents do not say."
@@ -273,7 +273,8 @@ def _with(alone: Sequence[Passage], added: Sequence[tuple[int, Neighbour]]) -> l
 
 def _attributes(passage: Passage) -> list[tuple[str, str]]:
     page = "" if passage.page is None else str(passage.page)
-    pairs = [("document", passage.document), ("page", page), ("section", " > ".join(passage.section))]
+    seen = "hidden from readers of the document" if passage.kind is Kind.HIDDEN else ""
+    pairs = [("document", passage.document), ("page", page), ("section", " > ".join(passage.section)), ("text", seen)]
     return [(name, value) for name, value in pairs if value]
 
 

@@ -36,7 +36,12 @@ def digest(*parts: str | bytes) -> str:
 
 
 class Kind(StrEnum):
-    """What an element of a document is."""
+    """What an element of a document is.
+
+    ``HIDDEN`` is text that the document says and a reader of it does not see: white on white, of no size, beside the
+    page, in letters that no program shows ... It is kept and marked, so that nothing is lost, and it is no source of an
+    answer: who reads a document has not read it, and whoever hides text there means it for programs.
+    """
 
     TITLE = "title"
     TEXT = "text"
@@ -46,6 +51,7 @@ class Kind(StrEnum):
     CAPTION = "caption"
     HEADER = "header"
     FOOTER = "footer"
+    HIDDEN = "hidden"
 
 
 class State(StrEnum):
@@ -361,7 +367,8 @@ class Plan:
     """What will be looked for, where, and how much of it at each stage.
 
     ``diversity`` in [0, 1] keeps passages apart that say the like; ``around`` adds so many chunks on either side of
-    each passage, ``section`` all of its section, without ranking them.
+    each passage, ``section`` all of its section, without ranking them. ``hidden`` lets text in that readers of the
+    documents do not see (`Kind.HIDDEN`).
     """
 
     question: str
@@ -375,6 +382,7 @@ class Plan:
     section: bool = False
     history: tuple[Message, ...] = ()
     understanding: Understanding = field(default_factory=Understanding)
+    hidden: bool = False
 
     @property
     def queries(self) -> tuple[Query, ...]:
@@ -426,13 +434,14 @@ class Delta:
     A language model gives text alone, in which ``[n]`` marks passage n. A generator that knows its evidence
     gives a whole claim with its quotes; no markers are looked for in that text. ``short`` are the words of these quotes
     that are the short answer, where it knows them too. ``usage`` comes with the last piece, whose text may be empty,
-    where a model tells it.
+    where a model tells it, and so does ``truncated``: it had to stop before the end of what it had to say.
     """
 
     text: str
     quotes: tuple[Quote, ...] = ()
     short: Quote | None = None
     usage: Usage | None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,8 @@ their protocols, and the catalog for what a row says. Knows no FAISS, no BM25 an
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,9 +22,10 @@ from rag.mixing import mixed
 from rag.protocols import Embedder, Encoding, Hits, Index, LexicalIndex, Reranker, Role, TokenVectors, Vectors
 from rag.queries import Query, QueryRole
 from rag.reading import Key, Steps, Wanted, alone
-from rag.records import Collection, Copy, Passage, Plan, Ranking
+from rag.records import Collection, Copy, Kind, Passage, Plan, Ranking
 from rag.settings import RetrievalSettings
 from rag.surroundings import diversified, surrounded
+from rag.telemetry import Clock
 from rag.tuning import Tuned
 
 Scores = Mapping[Key, float]
@@ -140,9 +139,14 @@ class Retriever:
         """While this lasts, all searches of this thread begin at one moment: see the catalog's `one_moment`."""
         return self._catalog.one_moment()
 
-    def steps(self, plan: Plan, *, trace: bool = False, tuned: Tuned | None = None) -> Steps[Ranking]:
-        """Do what `retrieve` does as a search that may go on in step with others, see `rag.reading`."""
-        clock = Clock()
+    def steps(
+        self, plan: Plan, *, trace: bool = False, tuned: Tuned | None = None, clock: Clock | None = None
+    ) -> Steps[Ranking]:
+        """Do what `retrieve` does as a search that may go on in step with others, see `rag.reading`.
+
+        ``clock`` measures the stages; it is made where the search was asked for.
+        """
+        clock = clock or Clock()
         known: dict[Key, Passage] = {}
         for collection in plan.collections:
             if collection.embedder not in {None, self._embedder.fingerprint}:
@@ -269,7 +273,7 @@ class Retriever:
         names_by = {facts: names_of(*facts) for facts in set(called.values())}
         names = {key: names_by[facts] for key, facts in called.items()}
         read = yield from self._read(order[: max(BEST, 2 * self._wanted(plan))], known)  # most of them are returned
-        texts = {key: passage.text for key, passage in read.items()}
+        texts = {key: passage.text for key, passage in read.items() if _may_be_seen(plan, passage)}
         return hopped(scores, [key for key in order if key in names], texts, names, matches, weights)
 
     def _reranked(
@@ -317,7 +321,7 @@ class Retriever:
         for start in range(0, len(order), step):
             read = yield from self._read(order[start : start + step], known)
             for key in order[start : start + step]:
-                if (passage := read.get(key)) is None:
+                if (passage := read.get(key)) is None or not _may_be_seen(plan, passage):
                     continue
                 group = (passage.collection_id, passage.like_id or -passage.seq)
                 if group in found:
@@ -330,31 +334,15 @@ class Retriever:
         return list(found.values())
 
 
+def _may_be_seen(plan: Plan, passage: Passage) -> bool:
+    """Say whether a passage is for this plan: what readers of a document do not see is found where that is wanted."""
+    return plan.hidden or passage.kind is not Kind.HIDDEN
+
+
 def as_copy(passage: Passage, of: Passage) -> Copy:
     """Return ``passage`` as a copy of another."""
     exact = passage.indexed_text == of.indexed_text
     return Copy(passage.chunk_id, passage.document_id, passage.document, passage.version, passage.page, exact)
-
-
-class Clock:
-    """Adds up the seconds of named stages. Thread-safe."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def add(self, name: str, seconds: float) -> None:
-        """Add to a stage what was measured elsewhere."""
-        with self._lock:
-            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(name, time.perf_counter() - start)
 
 
 def _late(weights: Vectors, matches: Mapping[Key, Vectors]) -> dict[Key, float]:

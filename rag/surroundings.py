@@ -18,7 +18,7 @@ import numpy as np
 
 from rag.catalog import Catalog
 from rag.protocols import Vectors
-from rag.records import Neighbour, Passage
+from rag.records import Kind, Neighbour, Passage
 
 #: Chunks on either side among which those of the same section are looked for.
 SECTION_REACH = 50
@@ -44,9 +44,13 @@ def diversified(relevance: Sequence[float], vectors: Vectors, diversity: float, 
 
 
 def surrounded(catalog: Catalog, passage: Passage, around: int, *, section: bool) -> Passage:
-    """Return a passage with the ``around`` chunks on either side, or with all of its section that is next to it."""
+    """Return a passage with the ``around`` chunks on either side, or with all of its section that is next to it.
+
+    What readers of the document do not see stands around nothing.
+    """
     reach = SECTION_REACH if section else around
-    found = catalog.neighbours(passage.collection_id, passage.version_id, passage.seq, reach)
+    near = catalog.neighbours(passage.collection_id, passage.version_id, passage.seq, reach)
+    found = [chunk for chunk in near if chunk.kind is not Kind.HIDDEN]
     if section:
         found = _unbroken(passage, found)
     return replace(passage, around=tuple(found))
