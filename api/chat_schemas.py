@@ -117,7 +117,7 @@ class ChatRequest(CitewellOptions):
     max_tokens: StrictInt | None = Field(None, ge=1, description="Most tokens that a language model writes.")
     max_completion_tokens: StrictInt | None = Field(None, ge=1, description="The same; it goes before.")
     temperature: float | None = Field(
-        None, ge=0, le=2, description="For a language model; the built-in reader has none."
+        None, ge=0, le=2, strict=True, description="For a language model; the built-in reader has none."
     )
     store: StrictBool | None = Field(None, description="False keeps the answer out of the log of answers.")
 
@@ -284,7 +284,9 @@ class ChatChoice(_Reply):
     index: Literal[0] = 0
     message: ChatReplyMessage
     logprobs: None = None
-    finish_reason: Literal["stop"] = "stop"
+    finish_reason: Literal["stop", "length", "content_filter"] = Field(
+        description="length: it is cut off. content_filter: a rail refused the question or the answer."
+    )
 
 
 class ChatUsage(_Reply):
@@ -304,6 +306,7 @@ class CitewellExtra(_Reply):
 
     answer_id: str = Field(description="See `GET /v1/answers/{id}`.")
     abstained: bool = Field(description="True when the documents do not say; the content says so in words.")
+    refused_by: str | None = Field(None, description="The rail that refused the question or the answer.")
     generator: str = Field(examples=["reader"])
     notice: str | None = Field(None, description="A sentence for the reader when something did not go as configured.")
     claims: list[ClaimReply] = Field(
@@ -321,6 +324,7 @@ class CitewellExtra(_Reply):
         return cls(
             answer_id=answer.id,
             abstained=answer.abstained,
+            refused_by=answer.refused_by,
             generator=answer.generator,
             notice=answer.notice,
             claims=answer.claims,

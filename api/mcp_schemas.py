@@ -191,7 +191,8 @@ class AskResult(Result):
 
     answer_id: str
     text: str = Field(description="The answer; it may repeat words of documents.")
-    abstained: bool = Field(description="True when the documents do not say.")
+    abstained: bool = Field(description="True when the documents do not say, or a rail has refused.")
+    refused_by: str | None = Field(description="The rail that refused the question or the answer.")
     short_answer: str | None = Field(description="The words of it that say the least that answers, where it is known.")
     citations: list[CheckedCitation]
     unsupported: list[str] = Field(description="Sentences of the answer that the documents do not support.")
@@ -206,6 +207,7 @@ class AskResult(Result):
             answer_id=answer.id,
             text=answer.text,
             abstained=answer.abstained,
+            refused_by=answer.refused_by,
             short_answer=answer.short_answer.text if answer.short_answer else None,
             citations=[CheckedCitation.of(citation) for citation in answer.citations],
             unsupported=[claim.text for claim in answer.claims if claim.checkable and not claim.supported],

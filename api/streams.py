@@ -16,9 +16,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.leaving import unless_gone
-from api.problems import describe, problem, problem_of, status_of
+from api.problems import problem, problem_of, status_of
 from rag.answers import Answer
 from rag.errors import CitewellError
+from rag.log_lines import describe
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +67,7 @@ def log_answer(answer: Answer) -> None:
         answer=answer.id,
         generator=answer.generator,
         abstained=answer.abstained,
+        refused_by=answer.refused_by,
         citations=len(answer.citations),
         seconds=round(sum(answer.timings.values()), 4),
     )

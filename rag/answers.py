@@ -44,13 +44,14 @@ class Keeping:
 
     ``store`` keeps it in the log, where the settings keep any; ``cached`` lets an earlier answer stand for it;
     ``conversation`` names the conversation that it is a turn of; ``resumable`` opens it in the log when it begins, so
-    that its events can be kept too.
+    that its events can be kept too. ``reported`` marks it as asked by a report and not by people.
     """
 
     store: bool = True
     cached: bool = True
     conversation: str | None = None
     resumable: bool = False
+    reported: bool = False
 
 
 #: As the settings say, and part of no conversation.
@@ -164,7 +165,9 @@ class Answer:
     for instance when the generator failed and the built-in reader answered in its place. ``cached`` says that it was
     written for the same question before, from the same passages. ``withheld`` counts the sentences that the
     ``policy`` kept back since nothing supports them; ``judge`` and ``threshold`` say by whom and from what support on a
-    sentence is supported. ``usage`` is what a language model says of its tokens.
+    sentence is supported. ``usage`` is what a language model says of its tokens. Where ``refused_by``
+    names a rail, ``text`` is what that one says, and the answer has abstained. ``truncated``: the model reached the
+    most tokens that it was given before it had ended.
     """
 
     id: str
@@ -189,6 +192,8 @@ class Answer:
     judge: str = ""
     threshold: float = 0.0
     usage: Usage | None = None
+    refused_by: str | None = None
+    truncated: bool = False
 
     @property
     def citations(self) -> tuple[Citation, ...]:

@@ -67,7 +67,7 @@ class OpenAIGenerator:
         try:
             model = await self._asked_model()
         except GeneratorFailed as error:  # the question itself will tell
-            log.debug("the window is that of the settings", reason=error.message)
+            log.debug("the window is that of the settings", code=error.code)
             return prompt_room(self._settings)
         return prompt_room(self._settings, model.window)
 
@@ -75,7 +75,8 @@ class OpenAIGenerator:
         """Yield the text as the server writes it; yield no text when it says that the documents do not answer.
 
         Text is held back while it may still become reasoning or the sentence of abstention. An answer that reaches
-        ``max_tokens`` ends where it stands. Closing the iterator or cancelling its task closes the request.
+        ``max_tokens`` ends where it stands, and says so. Closing the iterator or cancelling its task closes the
+        request.
 
         Raises `GeneratorFailed` when the prompt does not fit the window, or when the server can not be reached, is too
         slow, refuses, breaks off, or sends something that is not a completion.
@@ -90,8 +91,9 @@ class OpenAIGenerator:
         if speech.is_empty:  # a failure, not an abstention
             spent = ": generator.max_tokens went into reasoning" if last.finish == "length" else ""
             raise self._server.failed(f"ended without an answer{spent}")
-        if rest or last.usage:
-            yield Delta(rest, usage=last.usage)
+        truncated = last.finish == "length"
+        if rest or last.usage or truncated:
+            yield Delta(rest, usage=last.usage, truncated=truncated)
 
     async def ready(self) -> bool:
         """Return whether the server is ready to answer: False while it says itself that it is not (503).
@@ -200,7 +202,7 @@ class OpenAIGenerator:
                     if chunk.usage:
                         return Chunk(usage=chunk.usage)
         except GeneratorFailed as error:
-            log.debug("no usage", reason=error.message)
+            log.debug("no usage", code=error.code)
         return Chunk()
 
     async def _asked_model(self) -> _Model:

@@ -16,7 +16,7 @@ from rag.answers import Citation, Claim, Policy
 from rag.citations import Citer, check, stands
 from rag.claims import ClaimParser, RawClaim
 from rag.records import Delta
-from rag.release import Piece, release
+from rag.release import Held, Piece, Release, release
 
 log = structlog.get_logger(__name__)
 
@@ -29,13 +29,13 @@ MOST_AT_ONCE = 16
 class Grounded:
     """The text and the claims of one answer, cited by ``citer`` and checked against the stored texts of versions.
 
-    To be used in one task; close it if it is left before its end.
+    To be used in one task; close it if it is left before its end. What is ``held`` goes out when it is let go.
     """
 
-    def __init__(self, citer: Citer, source_text: Callable[[str], str], policy: Policy) -> None:
+    def __init__(self, citer: Citer, source_text: Callable[[str], str], policy: Policy, *, held: bool = False) -> None:
         self.citer = citer
         self.policy = policy
-        self.release = release(policy)
+        self.release: Release = Held(release(policy)) if held else release(policy)
         self._source_text = source_text
         self._parser = ClaimParser(citer.passages)
         self._scoring = _Scoring(self._cited)
@@ -43,7 +43,23 @@ class Grounded:
 
     def anew(self) -> Grounded:
         """Return another answer from the same passages, of which nothing is written."""
-        return Grounded(self.citer, self._source_text, self.policy)
+        return Grounded(self.citer, self._source_text, self.policy, held=isinstance(self.release, Held))
+
+    async def reworded(self, text: str) -> Grounded:
+        """Return a held answer of another text from the same passages, cited and checked anew."""
+        other = self.anew()
+        try:
+            for _ in other.write(Delta(text)):
+                pass
+            async for _ in other.end():
+                pass
+        finally:
+            await other.aclose()
+        return other
+
+    def let_go(self) -> list[Piece]:
+        """Return what was held."""
+        return self.release.let_go() if isinstance(self.release, Held) else []
 
     def conflicts(self) -> list[tuple[str, list[Citation]]]:
         """Return what other documents say against what went out, see `rag.citations.Citer.oppose`; checked as well."""

@@ -105,6 +105,11 @@ class Index(Protocol[Query_contra]):
         """Return at most ``k`` rows; with ``allowed`` (sorted sequence numbers) only among these. Ties: lower seq."""
         ...
 
+    @property
+    def last_seq(self) -> int:
+        """The last row that it has taken in; the next search begins with those after it."""
+        ...
+
     def wants_seal(self) -> bool:
         """Say whether enough changed since the last sealing to make it worth its cost."""
         ...
@@ -182,6 +187,34 @@ class Estimating(Protocol):
 
     def probability(self, question: str, passages: Sequence[Passage]) -> float:
         """Return a probability in [0, 1], calibrated."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``text`` as it may go on, changed or not; where ``refused_by`` names a rail, what is to be said instead."""
+
+    text: str
+    refused_by: str | None = None
+
+
+class Rails(Protocol):
+    """What questions and answers have to pass besides all else. Raises `rag.errors.GuardrailsFailed`, never lets by."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the rails: what passed rails of the same fingerprint need not be checked again."""
+        ...
+
+    @property
+    def holds_answers(self) -> bool:
+        """Whether `check_answer` may refuse or change anything."""
+        ...
+
+    async def check_question(self, question: str) -> Verdict: ...
+
+    async def check_answer(self, question: str, answer: str, passages: Sequence[str]) -> Verdict:
+        """Check a whole answer that was written from some passages."""
         ...
 
 

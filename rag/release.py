@@ -41,7 +41,7 @@ class Release(Protocol):
 
 
 def release(policy: Policy) -> Release:
-    """Return a release for an answer that goes by ``policy``."""
+    """Return a release for an answer that goes by ``policy``; `Held` keeps what goes out of it until the end."""
     kinds: dict[Policy, type[AsWritten | Filtered | AllOrNothing]] = {
         Policy.REPORT: AsWritten, Policy.FILTER: Filtered, Policy.STRICT: AllOrNothing,
     }  # fmt: skip
@@ -147,6 +147,39 @@ class AllOrNothing:
             return []
         self.text = self._written
         return [*(claim for _, claim in self.claims), self.text]
+
+
+class Held:
+    """Keeps back all that another release lets out, until the answer as a whole may go."""
+
+    def __init__(self, inner: Release) -> None:
+        self._inner = inner
+        self._kept: list[Piece] = []
+        self.text = ""
+        self.claims: list[tuple[RawClaim, Claim]] = []
+        self.withheld = 0
+
+    def write(self, text: str) -> list[Piece]:
+        """Return nothing: it waits for the end."""
+        return self._keep(self._inner.write(text))
+
+    def judge(self, raw: RawClaim, claim: Claim, written: str) -> list[Piece]:
+        """Return nothing: it waits for the end."""
+        return self._keep(self._inner.judge(raw, claim, written))
+
+    def end(self) -> list[Piece]:
+        """Return nothing: it waits to be let go."""
+        return self._keep(self._inner.end())
+
+    def let_go(self) -> list[Piece]:
+        """Return all that was kept back."""
+        kept, self._kept = self._kept, []
+        return kept
+
+    def _keep(self, pieces: Sequence[Piece]) -> list[Piece]:
+        self._kept += pieces
+        self.text, self.claims, self.withheld = self._inner.text, self._inner.claims, self._inner.withheld
+        return []
 
 
 def _widest(gaps: Sequence[str]) -> str:

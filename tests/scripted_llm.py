@@ -100,6 +100,12 @@ def stream(*texts: str | Step, finish: str = "stop") -> Reply:
     return event_stream(delta("", role="assistant"), *middle, delta(finish=finish), DONE)
 
 
+def completion(text: str) -> Reply:
+    """A whole answer at once, as a server gives it that was not asked for a stream."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return json_reply(200, {"id": "x", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice]})
+
+
 @dataclass
 class ScriptedLLM:
     """The server, as a context manager. By default it lists one model and answers 404 to everything else."""

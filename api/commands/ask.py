@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from rag.settings import Settings
 
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotation marks.")]
+ConversationOption = Annotated[
+    str | None,
+    typer.Option("--conversation", metavar="NAME", help="The conversation that the question is a turn of."),
+]
 PolicyOption = Annotated[
     Policy | None,
     typer.Option("--policy", help="What becomes of sentences that the documents do not support; default: the setting."),
@@ -61,6 +65,7 @@ def ask(
     with_parts: With = None,
     without_parts: Without = None,
     history: History = None,
+    conversation: ConversationOption = None,
     policy: PolicyOption = None,
     as_json: AsJson = False,
     data: Data = None,
@@ -72,15 +77,21 @@ def ask(
     where one says other than another, both are shown, the newer first. --policy filter leaves out sentences that the
     documents do not support, --policy strict the whole answer if there is one.
     What stands around the passages is read for the answer, too, where --around or --section ask for it.
+    A question with --conversation NAME is understood after those that were asked with the same name before.
     """
-    from rag.answers import Wish
+    from rag.answers import Keeping, Wish
+    from rag.errors import BadInput
+
+    if conversation and history:
+        raise BadInput("Give either --conversation or --history: a conversation has its own.")
 
     settings = read_used_settings(ctx, data)
     wanted = _Wanted(
         top_k, around, section, diversity, read_parts(with_parts, without_parts), read_history(history)
     )  # fmt: skip
-    with _planned(settings, question, collection, filters, wanted) as (citewell, plan):
-        answer = citewell.ask_once(plan, Wish(policy=policy))
+    with _planned(settings, question, collection, filters, wanted) as (citewell, first):
+        plan = replace(first, history=tuple(citewell.answering.said(conversation))) if conversation else first
+        answer = citewell.ask_once(plan, Wish(policy=policy), Keeping(conversation=conversation))
     if as_json:
         from api.answer_schemas import AnswerReply
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
@@ -127,9 +127,8 @@ class _Completion:
         message = ChatReplyMessage(
             content=answer.text, annotations=[FileCitation.of(citation) for citation in answer.citations]
         )
-        return ChatCompletion(
-            **self._common(), choices=[ChatChoice(message=message)], usage=_usage(done), citewell=self._extra(answer)
-        )
+        choice = ChatChoice(message=message, finish_reason=_finish_reason(answer))
+        return ChatCompletion(**self._common(), choices=[choice], usage=_usage(done), citewell=self._extra(answer))
 
     async def chunks(self, first: Event, rest: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
         """Yield the answer chunk by chunk; a failure becomes the last event."""
@@ -172,7 +171,9 @@ class _Completion:
         return [self._chunk({"annotations": shown})] if shown else []
 
     def _last(self, done: Done) -> Iterable[bytes]:
-        yield self._chunk({}, finish="stop", citewell=self._extra(done.answer).model_dump(mode="json"))
+        yield self._chunk(
+            {}, finish=_finish_reason(done.answer), citewell=self._extra(done.answer).model_dump(mode="json")
+        )
         if self._shows_usage:
             yield self._written(choices=[], usage=_usage(done).model_dump(mode="json"))
 
@@ -198,6 +199,12 @@ class _Completion:
 
     def _extra(self, answer: Answer) -> CitewellExtra:
         return CitewellExtra.of(AnswerReply.of(answer, self.names), self.body.ignored)
+
+
+def _finish_reason(answer: Answer) -> Literal["stop", "length", "content_filter"]:
+    if answer.refused_by is not None:
+        return "content_filter"
+    return "length" if answer.truncated else "stop"
 
 
 def _usage(done: Done) -> ChatUsage:

@@ -295,6 +295,19 @@ def test_what_the_model_says_of_its_tokens_is_the_usage(indexed, llm):
     assert (chat.usage.prompt_tokens, chat.usage.completion_tokens, chat.usage.total_tokens) == (321, 12, 333)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_that_reached_its_tokens_ends_by_length(indexed, llm, streamed):
+    """As OpenAI's clients expect it, with a notice for people; such an answer stands for no later one."""
+    llm.on(LLM_CHAT, stream("The hotel limit is 145 euros [1]. And it", finish="length"))
+    with answered_by(indexed, llm) as client:
+        for _ in range(2):
+            answer = client.chat.completions.create(**asked(stream=streamed))
+            last = list(answer)[-1] if streamed else answer
+            assert last.choices[0].finish_reason == "length"
+            assert last.citewell["notice"].startswith("The answer is not at its end")
+            assert not last.citewell["cached"]
+
+
 def test_an_answer_is_in_the_log_unless_it_is_not_to_be_stored(client, reading):
     """By the id that the reply tells."""
     kept, left = (client.chat.completions.create(**asked(), **more).citewell for more in ({}, {"store": False}))

@@ -163,5 +163,9 @@ def test_the_command_line_has_the_same(llm, tmp_path: Path):
     found = cli(*words, "--history", "said.json", "--without", "rewrite", "--json", **model).json
     assert [query["role"] for query in found["queries"]] == ["question"]
     assert "both name 'hyde'" in cli(*words, "--with", "hyde", "--without", "hyde", status=2).err
+    ask = ("ask", "When does it burn?", "-c", "notes", "--conversation", "lights", "--json")
+    cli("ask", "Is there a light at Saltmere?", "-c", "notes", "--conversation", "lights")
+    assert cli(*ask).json["queries"][1]["text"] == "Is there a light at Saltmere? When does it burn?"
+    assert "Give either --conversation or --history" in cli(*ask, "--history", "said.json", status=2).err
     (tmp_path / "said.json").write_text('{"role": "user"}')
     assert "no JSON list of objects with role and content" in cli(*words, "--history", "said.json", status=2).err
