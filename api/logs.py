@@ -1,19 +1,26 @@
 """Where log lines go and how they look: standard error, one line each, for the command line, the server and the worker.
 
-On a terminal they are for people, elsewhere they are JSON, one object a line. What documents put into them (names,
-titles) can not break a line or steer a terminal. Knows no command and no route; called once, at start.
+On a terminal they are for people, elsewhere they are JSON, one object a line, unless the settings say otherwise. What
+documents put into them (names, titles) can not break a line or steer a terminal; what they must not hold is known in
+`rag.log_lines`. Knows no command and no route; called once, at start.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 from structlog.typing import EventDict, Processor
 
-from rag.settings import Settings
+from rag.access import SECRET
+from rag.log_lines import IDS, with_described_error, with_named_error, without_secrets, without_text
+from rag.settings import Settings, secrets_of
+
+log = structlog.get_logger(__name__)
 
 #: Our own rooms, and the server's start and stop; other libraries are heard from warnings on.
 _OURS = ("rag", "ingest", "eval", "api", "uvicorn.error")
@@ -26,12 +33,15 @@ def configure_logging(settings: Settings, *, default: str | None = None, traceba
     to that file instead, and standard error only names the exception.
     """
     level = default if default and "log_level" not in settings.model_fields_set else settings.log_level
+    terminal = sys.stderr.isatty() if settings.log_format == "auto" else settings.log_format == "text"
+    safe = [*([] if settings.log_texts else [without_text]), without_secrets(_secrets(settings), SECRET)]
     stderr = logging.StreamHandler(sys.stderr)
-    stderr.setFormatter(_formatter(terminal=sys.stderr.isatty(), brief=tracebacks is not None))
+    stderr.setFormatter(_formatter(safe, terminal=terminal, brief=tracebacks is not None))
+    stderr.addFilter(_is_heard)
     handlers: list[logging.Handler] = [stderr]
     if tracebacks is not None:
         file = logging.FileHandler(tracebacks, encoding="utf-8", errors="backslashreplace", delay=True)
-        file.setFormatter(_formatter(terminal=False, brief=False))
+        file.setFormatter(_formatter(safe, terminal=False, brief=False))
         file.addFilter(lambda record: _has_exception(record) and tracebacks.parent.is_dir())
         handlers.append(file)
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
@@ -46,29 +56,43 @@ def configure_logging(settings: Settings, *, default: str | None = None, traceba
     )
 
 
-def _formatter(*, terminal: bool, brief: bool) -> logging.Formatter:
+def log_ends_of_threads() -> None:
+    """Log the error that a thread ends with, for a process that runs on; Python would print its message."""
+
+    def tell(args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is not SystemExit:
+            log.error("a thread ended", thread=args.thread.name if args.thread else None, exc_info=args.exc_value)
+
+    threading.excepthook = tell
+
+
+def _secrets(settings: Settings) -> list[str]:
+    """Return what no line may show: the secrets of the settings, and passwords inside of URLs."""
+    found = secrets_of(settings)
+    return found + [password for secret in found if "://" in secret and (password := urlsplit(secret).password)]
+
+
+def _formatter(safe: list[Processor], *, terminal: bool, brief: bool) -> logging.Formatter:
     renderer: Processor = structlog.processors.JSONRenderer()
     if terminal:
-        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    last: list[Processor] = [_brief_exception] if brief else [] if terminal else [structlog.processors.format_exc_info]
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    described = with_named_error if brief else with_described_error
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last, _visible, renderer],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, described, *safe, _visible, renderer],
     )
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    """Say whether a record is of ours, or at least a warning: libraries that were told to say more tell too much."""
+    return record.levelno >= logging.WARNING or record.name.startswith(_OURS)
 
 
 def _has_exception(record: logging.LogRecord) -> bool:
     """Say whether a record carries an exception: the standard library keeps it beside the message, structlog in it."""
     return bool(record.exc_info) or (isinstance(record.msg, dict) and bool(record.msg.get("exc_info")))
-
-
-def _brief_exception(_: object, __: str, event: EventDict) -> EventDict:
-    """Name the exception instead of showing where it came from."""
-    given = event.pop("exc_info", None)
-    error = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
-    if error is not None:
-        event["error"] = f"{type(error).__name__}: {error}"
-    return event
 
 
 def _visible(_: object, __: str, event: EventDict) -> EventDict:
@@ -80,7 +104,7 @@ def _visible(_: object, __: str, event: EventDict) -> EventDict:
 
 
 _SHARED: list[Processor] = [
-    structlog.contextvars.merge_contextvars,
+    *IDS,
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.stdlib.PositionalArgumentsFormatter(),

@@ -45,8 +45,9 @@ from api.mcp_schemas import (
     SearchArguments,
     SearchResult,
 )
-from api.problems import describe, validated
+from api.problems import validated
 from rag.errors import CitewellError, NotFound
+from rag.log_lines import describe
 
 log = structlog.get_logger(__name__)
 

@@ -13,6 +13,7 @@ Knows the journey by its events. Knows no retrieval, no generator but by its nam
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import re
 import secrets
@@ -31,12 +32,14 @@ from rag.answers import AS_USUAL, NO_WISH, Answer, Keeping, Policy, Wish
 from rag.batching import Rounds, Turn
 from rag.catalog import Catalog
 from rag.errors import BadInput, CitewellError, NotFound
+from rag.log_lines import note
 from rag.logged import Entry, Facts, Feedback, IndexState, Logged, Redact, Texts, basis, redacted, saw
 from rag.pipeline import Done, Event, Passages, Pipeline, Scored, Token
 from rag.plan import MOST_MESSAGES
 from rag.queries import Message
 from rag.records import Plan, Prompt, Ranking, digest
 from rag.settings import Settings
+from rag.telemetry import SILENT, Span, Telemetry
 from rag.understanding import recent
 
 log = structlog.get_logger(__name__)
@@ -71,8 +74,9 @@ class Answering:
     Raises `BadInput` from any use for what the settings do not allow.
     """
 
-    def __init__(self, pipeline: Pipeline, catalog: Catalog, settings: Settings) -> None:
+    def __init__(self, pipeline: Pipeline, catalog: Catalog, settings: Settings, telemetry: Telemetry = SILENT) -> None:
         self._pipeline = pipeline
+        self._telemetry = telemetry
         self._catalog = catalog
         self._settings = settings.answers
         self._usual_temperature = settings.generator.temperature
@@ -84,6 +88,12 @@ class Answering:
             self._write, name="answers", threads=1, most=MOST_AT_ONCE, places=MOST_WAITING, patience=LONGEST_WAIT
         )
 
+    def over(self, catalog: Catalog) -> Answering:
+        """Return this with the log as another view of the same catalog shows it; close only the first one."""
+        seen = copy.copy(self)
+        seen._catalog = catalog  # noqa: SLF001 -- the same class
+        return seen
+
     async def stream(
         self, plan: Plan, wish: Wish = NO_WISH, keeping: Keeping = AS_USUAL
     ) -> AsyncGenerator[Event, None]:
@@ -92,8 +102,17 @@ class Answering:
         An answer of the log that can stand for this one comes as one piece of text.
         """
         draft = await self._begun(plan, wish, keeping)
+        note(answer_id=draft.id)
+        with self._telemetry.span("answer", answer_id=draft.id, collections=len(plan.collections)) as span:
+            async with aclosing(self._made(draft)) as events:
+                async for event in events:
+                    if isinstance(event, Done):
+                        self._tell(draft, event.answer, span)
+                    yield event
+
+    async def _made(self, draft: Draft) -> AsyncGenerator[Event, None]:
         known: Texts | None = None
-        async with aclosing(self._pipeline.stream(plan, wish)) as events:
+        async with aclosing(self._pipeline.stream(draft.plan, draft.wish)) as events:
             async for event in events:
                 if isinstance(event, Passages):
                     draft = await self._found(draft, event.ranking)
@@ -112,6 +131,17 @@ class Answering:
             for event in told if answer.policy is Policy.REPORT else [*told[1:], told[0]]:
                 yield event
             yield Done(await self._logged(draft, answer, known.messages))
+
+    def _tell(self, draft: Draft, answer: Answer, span: Span) -> None:
+        if not draft.keeping.reported:  # what people ask is counted
+            self._telemetry.meters.answered(answer)
+        span.tell(
+            abstained=answer.abstained,
+            cached=answer.cached,
+            generator=answer.generator,
+            passages=len(answer.passages),
+            claims=len(answer.claims),
+        )
 
     def said(self, conversation: str) -> list[Message]:
         """Return what was said in a conversation, oldest first: its end, as much as a question is understood with."""
@@ -193,6 +223,7 @@ class Answering:
         except CitewellError as error:  # then it is written anew
             log.warning("cache not read", answer=draft.id, reason=error.message)
             return draft, None
+        self._telemetry.meters.looked_up(found=found is not None)
         return replace(draft, cache_seconds=time.perf_counter() - start), None if found is None else found.texts
 
     def _is_sure(self, wish: Wish) -> bool:
@@ -275,7 +306,7 @@ class Answering:
         with self._lock:
             self._pending.discard(writing)
         if not writing.cancelled() and (error := writing.exception()) is not None:
-            log.error("answer not written to the log", reason=str(error))
+            log.error("answer not written to the log", exc_info=error)
 
     def _settle(self) -> None:
         """Wait for what is still to be written."""
@@ -299,7 +330,8 @@ async def _wait_for(writing: Future[None], seconds: float) -> None:
 
 def _entry(draft: Draft, logged: Logged, seen: frozenset[tuple[str, int]]) -> Entry:
     quoting = bool(draft.plan.history) and draft.keeping.conversation is None
-    return Entry(logged, tuple(found.id for found in draft.plan.collections), seen, quoting)
+    looked_in = tuple(found.id for found in draft.plan.collections)
+    return Entry(logged, looked_in, seen, quoting, reported=draft.keeping.reported)
 
 
 def _again(draft: Draft, ranking: Ranking, known: Answer) -> Answer:

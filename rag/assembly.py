@@ -7,14 +7,16 @@ none.
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing, contextmanager
+from contextlib import aclosing, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from rag.access import Caller
 from rag.answering import Answering
 from rag.answers import AS_USUAL, NO_WISH, Answer, Keeping, Wish
 from rag.batching import BatchingEmbedder
@@ -22,20 +24,23 @@ from rag.budget import prompt_room
 from rag.catalog import Purged
 from rag.dense import DenseIndex
 from rag.encodings import Encodings
+from rag.errors import NotFound
 from rag.grounding import LexicalJudge, least_relevance
 from rag.language_model import LanguageModel
 from rag.lexical import LexicalIndex
 from rag.pipeline import Done, Event, Pipeline
 from rag.plan import Filters, make_plan
-from rag.protocols import Embedder, Estimating, Generator, Judge, Reranker
+from rag.protocols import Embedder, Estimating, Generator, Judge, Rails, Reranker
 from rag.queries import Message
 from rag.reader import Reader
-from rag.records import Collection, Plan, Ranking
+from rag.records import Collection, Plan, Ranking, digest
+from rag.refusals import Checks
 from rag.replay import Replayed, replay
 from rag.retrieval import Indexes, Retriever
 from rag.searches import Searches
 from rag.settings import GeneratorSettings, Settings
 from rag.store import Store, open_store
+from rag.telemetry import SILENT, Telemetry
 from rag.understanding import Interpreter
 
 ResultT = TypeVar("ResultT")
@@ -45,7 +50,7 @@ ResultT = TypeVar("ResultT")
 class Citewell:
     """A running whole: a store with models and indexes. Thread-safe.
 
-    ``reader`` is the built-in one: the generator itself, or what stands in for it.
+    ``reader`` is the built-in one: the generator itself, or what stands in for it. ``telemetry`` is told of the work.
     """
 
     store: Store
@@ -55,6 +60,8 @@ class Citewell:
     judge: Judge
     open_indexes: Callable[[Collection], Indexes]
     reranker: Reranker | None = None
+    telemetry: Telemetry = SILENT
+    rails: Rails | None = None
     retriever: Retriever = field(init=False)
     searches: Searches = field(init=False)
     encodings: Encodings = field(init=False)
@@ -66,10 +73,10 @@ class Citewell:
 
     def __post_init__(self) -> None:
         settings = self.store.settings
-        embedder = BatchingEmbedder(self.embedder)
+        embedder = BatchingEmbedder(self.embedder, self.telemetry)
         self.retriever = Retriever(self.store.catalog, embedder, self.indexes_of, settings.retrieval, self.reranker)
-        self.searches = Searches(self.retriever, embedder, settings.server)
-        self.encodings = Encodings(self.embedder, self.reranker, settings.server)
+        self.searches = Searches(self.retriever, embedder, settings.server, self.telemetry)
+        self.encodings = Encodings(embedder, self.reranker, settings.server)
         writes = not self.generator.quotes
         self.interpreter = Interpreter(self.generator if writes else None, settings.understanding)
         self.pipeline = Pipeline(
@@ -80,12 +87,25 @@ class Citewell:
             fall_back=self.reader if writes and settings.generator.fall_back else None,
             judge=self.judge,
             prompt_tokens=prompt_room(settings.generator),
-            settings_digest=settings.digest(),
+            settings_digest=_digest(settings, self.rails),
             grounding=settings.grounding,
             least_relevance=least_relevance(settings.grounding, self.embedder.fingerprint),
             probability=self.reader.probability if isinstance(self.reader, Estimating) else None,
+            checks=Checks(self.rails, settings.guardrails),
+            telemetry=self.telemetry,
         )
-        self.answering = Answering(self.pipeline, self.store.catalog, settings)
+        self.answering = Answering(self.pipeline, self.store.catalog, settings, self.telemetry)
+
+    def seen_by(self, caller: Caller) -> Citewell:
+        """Return this whole as a caller sees it, see `Catalog.seen_by`; close nothing of it.
+
+        Plans, answers of the log and all that its store's catalog knows are the caller's; models and indexes are these.
+        """
+        seen = copy.copy(self)
+        seen.store = replace(self.store, catalog=self.store.catalog.seen_by(caller))
+        seen.answering = self.answering.over(seen.store.catalog)
+        seen.open_indexes, seen._lock = self.indexes_of, threading.Lock()  # noqa: SLF001 -- the same class
+        return seen
 
     def indexes_of(self, collection: Collection) -> Indexes:
         """Return the indexes of a collection, opened at most once."""
@@ -95,6 +115,20 @@ class Citewell:
                 self._indexes = {key: indexes for key, indexes in self._indexes.items() if key in there}
                 self._indexes[collection.id] = self.open_indexes(collection)
             return self._indexes[collection.id]
+
+    def behind(self) -> dict[str, int]:
+        """Return how many rows of each collection the indexes that are open here have not taken in, by its id.
+
+        A search takes them in before it looks: so many are fetched by the next one.
+        """
+        with self._lock:
+            opened = dict(self._indexes)
+        found = {}
+        for collection_id, indexes in opened.items():
+            with suppress(NotFound):  # it was deleted meanwhile
+                last = self.store.catalog.pulse(collection_id).last_seq
+                found[collection_id] = max(0, last - min(indexes.dense.last_seq, indexes.lexical.last_seq))
+        return found
 
     def plan(
         self,
@@ -108,6 +142,7 @@ class Citewell:
         around: int | None = None,
         section: bool | None = None,
         history: Sequence[Message] = (),
+        hidden: bool | None = None,
     ) -> Plan:
         """Return the plan for a question in the collections of these names, see `rag.plan.make_plan`.
 
@@ -116,7 +151,7 @@ class Citewell:
         found = [self.store.catalog.collection(name, counted=False) for name in dict.fromkeys(collections)]
         return make_plan(
             question, found, self.store.settings, filters=filters, top_k=top_k, parts=parts,
-            diversity=diversity, around=around, section=section, history=history,
+            diversity=diversity, around=around, section=section, history=history, hidden=hidden,
         )  # fmt: skip
 
     def search(self, plan: Plan, *, trace: bool = False) -> Ranking:
@@ -187,6 +222,8 @@ def open_citewell(
     generator: Generator | None = None,
     judge: Judge | None = None,
     reranker: Reranker | None = None,
+    rails: Rails | None = None,
+    telemetry: Telemetry = SILENT,
 ) -> Iterator[Citewell]:
     """Open everything that the settings choose; parts given here take the place of the chosen ones.
 
@@ -201,6 +238,7 @@ def open_citewell(
         _opened_embedder(settings, embedder) as chosen,
         _opened_reader(settings, chosen) as reader,
         _opened_judge(settings, judge) as chosen_judge,
+        _opened_rails(settings, rails) as chosen_rails,
         _opened_engine(store, chosen) as open_indexes,
     ):
         opened = Citewell(
@@ -211,6 +249,8 @@ def open_citewell(
             chosen_judge,
             open_indexes,
             reranker or _open_reranker(settings),
+            telemetry,
+            rails=chosen_rails,
         )
         with closing(opened.searches), closing(opened.encodings), closing(opened.answering):
             yield opened
@@ -283,6 +323,22 @@ def _opened_judge(settings: Settings, given: Judge | None) -> Iterator[Judge]:
 
     with closing(TrainedJudge(TrainedPairs("judge"))) as judge:
         yield judge
+
+
+@contextmanager
+def _opened_rails(settings: Settings, given: Rails | None) -> Iterator[Rails | None]:
+    if given is not None or settings.guardrails.config is None:
+        yield given
+        return
+    from rag.guardrails import NemoRails
+
+    with closing(NemoRails(settings.guardrails)) as rails:
+        yield rails
+
+
+def _digest(settings: Settings, rails: Rails | None) -> str:
+    """Return a digest of all that can change an answer: of the settings, and of the rails that it has to pass."""
+    return settings.digest() if rails is None else digest(settings.digest(), rails.fingerprint)[:16]
 
 
 def _open_generator(settings: Settings, reader: Generator) -> Generator:

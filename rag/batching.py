@@ -22,6 +22,7 @@ from typing import Generic, TypeVar
 
 from rag.errors import Busy, Unavailable
 from rag.protocols import Embedder, Encoding, Role
+from rag.telemetry import SILENT, Telemetry
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -112,6 +113,11 @@ class Rounds(Generic[ItemT, ResultT]):
             self._changed.notify()
         return turn.future
 
+    @property
+    def there(self) -> int:
+        """How many callers are there now, waiting or being served."""
+        return self._there
+
     def close(self) -> None:
         """Finish the rounds in hand, and let everyone who still waits have `Unavailable`."""
         with self._changed:
@@ -187,8 +193,9 @@ class BatchingEmbedder:
     for each question alone, so that a bad one does not spoil its neighbours. Thread-safe: a round belongs to a thread.
     """
 
-    def __init__(self, inner: Embedder) -> None:
+    def __init__(self, inner: Embedder, telemetry: Telemetry = SILENT) -> None:
         self._inner = inner
+        self._meters = telemetry.meters
         self._local = threading.local()
 
     @property
@@ -238,6 +245,7 @@ class BatchingEmbedder:
                 self._fetch(company, texts[0], tokens=tokens, codes=codes)
             if found := company.ready.get((texts[0], tokens, codes)):
                 return found
+        self._meters.embedded(role, len(texts))
         return self._inner.encode(texts, role=role, tokens=tokens, codes=codes)
 
     def _fetch(self, company: _Company, text: str, *, tokens: bool, codes: bool) -> None:
@@ -245,6 +253,7 @@ class BatchingEmbedder:
         wanted = [other for other in dict.fromkeys(company.wanted()) if (other, tokens, codes) not in company.ready]
         if company.apart or text not in wanted or len(wanted) == 1:
             return
+        self._meters.embedded("query", len(wanted))
         try:
             joint = self._inner.encode(wanted, role="query", tokens=tokens, codes=codes)
         except Exception:  # noqa: BLE001 -- one of them may be at fault, and raises again when it is embedded alone

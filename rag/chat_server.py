@@ -23,6 +23,7 @@ from openai.types.chat import ChatCompletionChunk
 from rag.errors import GeneratorDown, GeneratorFailed, Misconfigured
 from rag.records import Usage
 from rag.settings import GeneratorSettings
+from rag.telemetry import here
 
 _SHOWN_CHARS = 300
 # All that goes over the wire: the openai client would add the operating system, the Python version and what
@@ -164,6 +165,8 @@ class ChatServer:
         request.headers["User-Agent"] = "citewell"
         if self._key:
             request.headers["Authorization"] = f"Bearer {self._key}"
+        if (place := here()) is not None:
+            request.headers["traceparent"] = place
 
 
 class ChatStream:

@@ -121,6 +121,11 @@ class DerivedIndex(ABC, Generic[PartT, TailT]):
     def _grown_tail(self, tail: TailT, after: int, last: int) -> tuple[Rows, TailT]:
         """Return the live rows in (after, last] and a tail that holds them too, leaving ``tail`` as it is."""
 
+    @property
+    def last_seq(self) -> int:
+        """See `rag.protocols.Index`."""
+        return self._snapshot.pulse.last_seq
+
     # -- freshness ---------------------------------------------------------------------------------------------------
 
     def current(self) -> Snapshot[PartT, TailT]:

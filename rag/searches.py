@@ -20,25 +20,37 @@ from rag.reading import Step, serve
 from rag.records import Plan, Ranking
 from rag.retrieval import Retriever
 from rag.settings import ServerSettings
+from rag.telemetry import SILENT, Clock, Telemetry
 
 ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a caller wants: ``plan`` says how to look, ``reply`` what to make of what was found, traced or not."""
+    """What a caller wants: ``plan`` says how to look, ``reply`` what to make of what was found, traced or not.
+
+    ``clock`` measures the stages of the search, and knows the caller's place in a trace.
+    """
 
     plan: Callable[[], Plan]
     reply: Callable[[Plan, Ranking], Any]
     trace: bool
+    clock: Clock
 
 
 class Searches:
     """Searches for many callers with one ``retriever``, whose questions ``embedder`` embeds. Thread-safe."""
 
-    def __init__(self, retriever: Retriever, embedder: BatchingEmbedder, settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        retriever: Retriever,
+        embedder: BatchingEmbedder,
+        settings: ServerSettings,
+        telemetry: Telemetry = SILENT,
+    ) -> None:
         self._retriever = retriever
         self._embedder = embedder
+        self._telemetry = telemetry
         self._rounds: Rounds[Search, Any] = Rounds(
             self._work_off,
             name="search",
@@ -57,7 +69,13 @@ class Searches:
         when nobody waits any more. Raises `Busy` at once if as many callers are there as the settings allow, and
         `Unavailable` after `close`.
         """
-        return cast(Future[ResultT], self._rounds.submit(Search(plan, reply, trace)))
+        clock = Clock("search", self._telemetry)
+        return cast(Future[ResultT], self._rounds.submit(Search(plan, reply, trace, clock)))
+
+    @property
+    def in_hand(self) -> int:
+        """How many searches wait or are being made."""
+        return self._rounds.there
 
     def close(self) -> None:
         """Finish what is being searched, and refuse who still waits."""
@@ -71,7 +89,10 @@ class Searches:
 
     def _answer(self, planned: Sequence[tuple[Turn[Search, Any], Plan]]) -> None:
         """Let searches go on in step, and settle each as soon as it has ended."""
-        begun = ((turn, plan, self._retriever.steps(plan, trace=turn.item.trace)) for turn, plan in planned)
+        begun = (
+            (turn, plan, self._retriever.steps(plan, trace=turn.item.trace, clock=turn.item.clock))
+            for turn, plan in planned
+        )
         going = [(turn, plan, Step(steps)) for turn, plan, steps in begun if not turn.over]
         while going:
             for turn, plan, step in going:

@@ -190,7 +190,7 @@ class Interpreter:
         queries, failure = await self._asked(self.writer, plan, wanted)
         notice = None
         if failure:
-            log.warning("question taken as it is", generator=self.writer.name, reason=failure)
+            log.warning("question taken as it is", generator=self.writer.name, text=failure)  # it may quote
             queries, notice = by_rule(plan), f"The question was looked for as it is. {failure}"
         elif QueryRole.STANDALONE in wanted:
             asked = (Query(QueryRole.QUESTION, plan.question),)
