@@ -3,10 +3,12 @@
 # make bench DATA=folder  the numbers in README.md, on data sets in BEIR layout
 # make bench-retrieval DATA=folder  retrieval at length: intervals, the pool, many clients, and other systems beside it
 # make bench-answers DATA=folder  what answers say and cite, when they keep silent and how long they take
+# make bench-report DATA=folder  how long the nightly report takes on 200 questions, and the night after
 # make bench-peers  an environment for each of those systems, 7 GB; PEERS= for none of them
 # make bench-scale DATA=folder ROWS=1000000  indexes of so many passages: speed, recall, memory, freshness
 # make bench-ingest DATA=folder COUNT=20000  the same for ingest, on folder/documents and COUNT generated files
-# make soak   the fault tests at length: KILLS=1000 kills, every point of every stage; SEED=n makes its choices again
+# make soak   the abuse tests at length: CLIENTS=64 at once for SECONDS=600, EXAMPLES=100 odd requests of each kind; then
+#             the fault tests: KILLS=1000 kills, every point of every stage; SEED=n makes its choices again
 # make format, make clean
 
 VENV := .venv
@@ -15,7 +17,7 @@ CITEWELL := $(VENV)/bin/citewell
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint .constraints.txt
 PINS := pyproject.toml .constraints.txt
 
-.PHONY: demo test test-llm lint format bench bench-retrieval bench-answers bench-peers bench-scale bench-ingest soak clean
+.PHONY: demo test test-llm lint format bench bench-retrieval bench-answers bench-report bench-peers bench-scale bench-ingest soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo-installed
@@ -53,6 +55,9 @@ bench-retrieval: $(VENV)/.test-installed bench-peers
 bench-answers: $(VENV)/.test-installed
 	$(PYTHON) -m eval.bench_answers $(if $(DATA),--data $(DATA))
 
+bench-report: $(VENV)/.test-installed
+	$(PYTHON) -m eval.bench_report $(if $(DATA),--data $(DATA))
+
 bench-peers: $(PEERS:%=$(PEER_FOLDER)/%/.installed)
 
 # A system that can not be installed stops nothing: the table of the benchmark has the reason from the log.
@@ -73,7 +78,11 @@ bench-ingest: $(VENV)/.test-installed
 
 soak: KILLS ?= 1000
 soak: SEED ?= $(shell date +%s)
+soak: EXAMPLES ?= 100
+soak: CLIENTS ?= 64
+soak: SECONDS ?= 600
 soak: $(VENV)/.test-installed
+	$(PYTHON) -m pytest tests/abuse -x -s --examples $(EXAMPLES) --clients $(CLIENTS) --seconds $(SECONDS)
 	$(PYTHON) -m pytest tests/faults -x -s --kills $(KILLS) --seed $(SEED)
 
 clean:

@@ -32,6 +32,7 @@ from api.commands import (
     evaluate_models,
     golden,
     ingest,
+    keys,
     mcp,
     parse,
     purge,
@@ -69,6 +70,7 @@ _batches = _group("Follow and report on files that came together.")
 _tunings = _group("List what `citewell tune` has learnt, put it in force, take it back.")
 _golden = _group("Keep questions of which people know the answer, and find those that have drifted.")
 _report = _group("Run, show and compare reports on how good the answers are.")
+_keys = _group("Make, list, rotate and revoke the keys of the server.")
 _eval = _group("Measure how good Citewell is.")
 
 
@@ -177,6 +179,15 @@ app.command("mcp", epilog=examples(
     "citewell mcp --url http://127.0.0.1:8321",
 ))(mcp.mcp)  # fmt: skip
 app.command("worker", epilog=examples("citewell worker --data /srv/citewell"))(serve.worker)
+app.add_typer(_keys, name="keys")
+_keys.command("create", epilog=examples(
+    "citewell keys create boss --role admin",
+    'citewell keys create "wiki bot" --collection handbook --days 365',
+))(keys.create_key)  # fmt: skip
+_keys.command("list", epilog=examples("citewell keys list"))(keys.list_keys)
+_keys.command("rotate", epilog=examples("citewell keys rotate boss --overlap-hours 48"))(keys.rotate_key)
+_keys.command("revoke", epilog=examples("citewell keys revoke boss"))(keys.revoke_key)
+app.command("audit", epilog=examples("citewell audit --key boss --action document.delete"))(keys.show_audit)
 app.command("doctor", epilog=examples("citewell doctor"))(doctor.doctor)
 app.add_typer(_golden, name="golden")
 _golden.command("add", epilog=examples(
@@ -201,6 +212,9 @@ _report.command("list", epilog=examples("citewell report list"))(report.list_rep
 _report.command("show", epilog=examples(
     "citewell report show 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d --html report.html",
 ))(report.show_report)  # fmt: skip
+_report.command("delete", epilog=examples(
+    "citewell report delete 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d",
+))(report.delete_report)  # fmt: skip
 _report.command("compare", epilog=examples(
     "citewell report compare 3f1d0c9e8b7a46529c3d2e1f0a9b8c7d 9b2f7c1d4e5a60718293a4b5c6d7e8f9",
 ))(report.compare_reports)  # fmt: skip

@@ -12,8 +12,9 @@ import math
 import re
 import secrets
 import time
+from collections.abc import Collection as Some
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -25,13 +26,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import describe, problem, refusal
-from rag.errors import Busy
+from api.keyring import Keyring
+from api.problems import problem, refusal
+from rag.errors import Busy, Unavailable
+from rag.log_lines import describe, note_place, noting
+from rag.settings import AccessSettings
+from rag.telemetry import SILENT, Fact, Span, Telemetry
 
 log = structlog.get_logger(__name__)
 
 JSON_BYTES = 1 << 20
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Those that have a name where requests are counted and traced.
+METHODS = SAFE_METHODS | {"POST", "PUT", "PATCH", "DELETE"}
 UPLOADS = {
     "POST": re.compile(r"/v1/collections/[^/]+/documents"),
     "PUT": re.compile(r"/v1/collections/[^/]+/documents/.*", re.DOTALL),
@@ -56,18 +63,22 @@ class Envelope:
     A client may bring an id of its own; one that is not plain is replaced.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry = SILENT) -> None:
         self._app = app
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        brought = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        brought = headers.get("x-request-id", "")
         request_id = brought if REQUEST_ID.fullmatch(brought) else secrets.token_hex(16)
+        scope.setdefault("state", {})["request_id"] = request_id
         sent = _Sent(send, request_id)
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with noting(request_id=request_id), self._telemetry.span("request", headers.get("traceparent")) as span:
+            note_place(span.place)
             try:
                 await self._app(scope, receive, sent)
             except ClientDisconnect:
@@ -77,7 +88,19 @@ class Envelope:
             finally:
                 seconds = round(time.perf_counter() - started, 4)
                 route = getattr(scope.get("route"), "path", None)
+                self._telemetry.meters.requested(scope["method"], route, sent.status, seconds)
+                _tell(span, scope["method"], route, sent.status)
                 log.info("request", method=scope["method"], route=route, status=sent.status, seconds=seconds)
+
+
+def _tell(span: Span, method: str, route: str | None, status: int) -> None:
+    """Tell of a request as the conventions of OpenTelemetry name it; what has no route is named by its method."""
+    method = method if method in METHODS else "_OTHER"
+    span.rename(f"{method} {route}" if route else method)
+    facts: dict[str, Fact] = {"http.request.method": method, "http.response.status_code": status}
+    span.tell(**facts | ({"http.route": route} if route else {}))
+    if status >= 500:
+        span.end(str(status))
 
 
 @dataclass(slots=True)
@@ -110,13 +133,17 @@ async def _last_resort(error: Exception, sent: _Sent, scope: Scope, receive: Rec
 class Doorkeeper:
     """Lets in what is addressed to this machine, comes from no foreign page, and is not too large.
 
-    There are no keys as yet and the server listens on loopback: a page on the web that lets its own name point to this
-    machine (DNS rebinding), or posts to it from a visitor's browser, is turned away here.
+    While there are no keys the server listens on loopback: a page on the web that lets its own name point to this
+    machine (DNS rebinding), or posts to it from a visitor's browser, is turned away here. With keys any name of the
+    machine is good, since such a page has none. Pages of other ``origins`` may write if a setting says so.
     """
 
-    def __init__(self, app: ASGIApp, upload_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, upload_bytes: int, keyring: Keyring, access: AccessSettings) -> None:
         self._app = app
         self._upload_bytes = upload_bytes
+        self._keyring = keyring
+        self._origins = frozenset(origin.lower() for origin in access.origins)
+        self._hosts = frozenset(host.lower() for host in access.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -125,12 +152,28 @@ class Doorkeeper:
         headers = Headers(scope=scope)
         uploads = UPLOADS.get(scope["method"])
         limit = self._upload_bytes if uploads and uploads.fullmatch(scope["path"]) else JSON_BYTES
-        refused = _refused(scope, headers) or _too_large(headers.get("content-length", ""), limit)
+        refused = (
+            await self._foreign_host(headers)
+            or _foreign_origin(scope, headers, self._origins)
+            or _too_large(headers.get("content-length", ""), limit)
+        )
         if refused is not None:
             status, body = refused
             await refusal(scope["path"], status, body, {"Connection": "close"})(scope, receive, send)
             return
         await self._app(scope, _Watched(receive, limit), send)
+
+    async def _foreign_host(self, headers: Headers) -> tuple[int, dict[str, Any]] | None:
+        host = _host(headers.getlist("host"))
+        if is_loopback(host) or host in self._hosts:
+            return None
+        is_open = True
+        with suppress(Unavailable):  # as long as nobody knows better
+            is_open = await self._keyring.is_open()
+        if host and not is_open and not self._hosts:
+            return None
+        cure = "use a name of access.hosts" if self._hosts else "use http://127.0.0.1 or localhost"
+        return 403, problem("foreign_host", f"The Host header names another machine; {cure}.")
 
 
 @dataclass(slots=True)
@@ -184,13 +227,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _refused(scope: Scope, headers: Headers) -> tuple[int, dict[str, Any]] | None:
-    if not is_loopback(_host(headers.getlist("host"))):
-        return 403, problem("foreign_host", "The Host header names another machine; use http://127.0.0.1 or localhost.")
+def _foreign_origin(scope: Scope, headers: Headers, others: Some[str]) -> tuple[int, dict[str, Any]] | None:
     if scope["method"] in SAFE_METHODS or "origin" not in headers:
         return None
-    own = f"{scope['scheme']}://{headers['host']}".lower()
-    if [origin.lower() for origin in headers.getlist("origin")] == [own]:
+    own = f"{scope['scheme']}://{headers.get('host', '')}".lower()
+    if [origin.lower() for origin in headers.getlist("origin")] in [[allowed] for allowed in {own, *others}]:
         return None
     return 403, problem("foreign_origin", "Pages of another origin may not send this; only Citewell's own pages may.")
 

@@ -1,83 +1,76 @@
-"""`serve`: the application under uvicorn on this machine, with child processes beside it.
+"""`serve`: the processes of one server on this machine, started, watched, replaced and stopped.
 
-One server a data folder, held by a lock that the kernel gives back whatever happens. One child is the ingest worker.
-The others are *siblings*: they serve the same application on the same port, so that every core answers requests; the
-kernel spreads connections over all that listen (SO_REUSEPORT, socket(7)). A sibling shares the sealed indexes, which
-are mapped files, and has a model and tails of its own. Children are started again when they die, and are stopped with
-the server. Knows no route; log lines go where the caller has sent them.
+One server a data folder, held by a lock that the kernel gives back whatever happens. This process answers nothing
+itself and loads no model: *request processes* serve the application on one address, so that every core answers (they
+share the sealed indexes, which are mapped files; each has a model of its own), and one worker reads documents. A child
+that dies is started again. SIGHUP replaces all of them by new ones, which read settings and code anew, while every
+request is answered; SIGTERM and SIGINT stop them, and what is running is finished first.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 import signal
-import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import IO, cast
+from typing import IO, Self
 
 import structlog
-import uvicorn
-from fastapi import FastAPI
 
-from api.app import create_app
-from api.children import Child
-from api.guard import is_loopback
-from api.logs import configure_logging
-from rag.assembly import Citewell, open_citewell
-from rag.errors import CitewellError, Conflict, Misconfigured
-from rag.settings import Settings, environment_for, read_told, tell
+from api.children import CHILD_GRACE, Child, Handed
+from api.listening import Door, doors, url_of
+from api.opening import check_address
+from api.shared_numbers import forget_the_dead
+from api.stopping import told_to_stop
+from rag.errors import CitewellError, Conflict, IndexDamaged, Misconfigured, Unavailable
+from rag.settings import Settings, environment_for, tell
 
 log = structlog.get_logger(__name__)
 
 LOCK_FILE = "serve.lock"
-#: How long running requests may take to finish after the server was told to stop, in seconds.
-GRACE = 20
 #: Most processes that are chosen by the number of cores: each of them holds a model.
 MOST_PROCESSES = 4
-#: Seconds between two looks for a signal while a sibling is waited for.
-LOOK = 0.2
+#: Seconds between two looks at signals and children.
+LOOK = 0.1
+#: Seconds that a request process has to close everything after its last answer.
+CLOSING = 10.0
+#: The command line of a request process, and the line by which it says that it answers; see `api.serving`.
+REQUEST_PROCESS, READY = [sys.executable, "-m", "api.serving"], b"ready\n"
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, read_again: Callable[[], Settings] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit status, which is 0 then.
 
-    Call it from the main thread. Raises `Misconfigured` for an address or data folder that can not be used, and
-    `Conflict` if another server has the data folder or the port.
+    ``read_again`` returns the settings after SIGHUP; without it they stay the same. Call it from the main thread.
+    Raises `Misconfigured` for an address or data folder that can not be used, `Conflict` if another server has the
+    data folder or the port, and what the request processes raise when they open everything.
     """
-    _check_host(settings.server.host)
-    with _told_to_stop() as signals, hold(settings.data) as lock, _listening(settings) as listener:
-        lock.name_owner(_url(listener))
-        _run(settings, listener, signals)
+    check_address(settings)
+    with (
+        told_to_stop(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
+        hold(settings.data) as lock,
+        doors(settings.server.host, settings.server.port, process_count(settings)) as address,
+    ):
+        url = url_of(address[0])
+        lock.name_owner(url)
+        forget_the_dead(settings.data)
+        with _Server(settings, address, signals) as server:
+            server.start()
+            if not server.told_to_stop:
+                _announce(url)
+            server.watch(read_again or (lambda: settings))
     log.info("stopped")
     return 0
 
 
-def _run(settings: Settings, listener: socket.socket, signals: Sequence[int]) -> None:
-    with ExitStack() as opened:
-        told = tell(settings, port=listener.getsockname()[1])
-        siblings = [
-            opened.enter_context(Child("sibling", SIBLING, told=told)) for _ in range(process_count(settings) - 1)
-        ]
-        citewell = opened.enter_context(open_citewell(settings))
-        if signals:
-            return
-        opened.enter_context(Child("worker", worker_command(settings), environment_for(settings)))
-        while not (signals or all(sibling.ready.wait(LOOK) for sibling in siblings)):
-            pass
-        _Server(citewell, lambda: _announce(_url(listener)), signals, siblings).run(sockets=[listener])
-
-
 def process_count(settings: Settings) -> int:
-    """Return how many processes serve, this one included."""
+    """Return how many processes answer requests."""
     return settings.server.processes or min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
 
 
@@ -86,109 +79,183 @@ def worker_command(settings: Settings) -> list[str]:
     return [sys.executable, "-m", "api.cli", "worker", "--parent", str(os.getpid()), "--data", str(settings.data)]
 
 
-class _Server(uvicorn.Server):
-    """Tells when it is ready, and tells the application and its siblings when it is to stop.
-
-    ``signals`` are those that came before it had handlers of its own: with one of them it ends at once.
-    """
-
-    def __init__(
-        self,
-        citewell: Citewell,
-        when_ready: Callable[[], None],
-        signals: Sequence[int],
-        siblings: Sequence[Child] = (),
-    ) -> None:
-        config = uvicorn.Config(
-            create_app(citewell),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ws="none",
-            timeout_graceful_shutdown=GRACE,
-        )
-        super().__init__(config)
-        self._when_ready = when_ready
-        self._signals = signals
-        self._siblings = siblings
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self._signals:
-            self.should_exit = True
-        elif self.started:
-            self._when_ready()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        for sibling in self._siblings:
-            sibling.terminate()
-        cast(FastAPI, self.config.app).state.stopping.set()
-        super().handle_exit(sig, frame)
-
-
 def _announce(url: str) -> None:
     sys.stdout.write(f"Citewell serves at {url}\nThe REST API is described at {url}/docs\n")
     sys.stdout.flush()
 
 
-# -- siblings ------------------------------------------------------------------------------------------------------
+# -- the processes -------------------------------------------------------------------------------------------------
 
 
-#: The command line of a sibling, which is told on its standard input what to serve and where.
-SIBLING = [sys.executable, "-m", "api.serve"]
+@dataclass
+class _Team:
+    """The processes that serve the same settings, and the doors of those that answer requests."""
+
+    settings: Settings
+    doors: list[Door]
+    grace: float = field(init=False)
+    answering: list[Child] = field(init=False)
+    others: list[Child] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.grace = max(self.settings.server.grace_seconds + CLOSING, CHILD_GRACE)
+        self.answering = [self._request_process(door) for door in self.doors]
+
+    def _request_process(self, door: Door) -> Child:
+        """Return what answers at a door. Connections wait there for its next start, unless it can not start at all."""
+
+        def hand() -> Handed:
+            descriptor = door.listener.fileno()
+            return Handed(tell(self.settings, descriptor=descriptor), descriptor)
+
+        def when_dead() -> None:
+            if child.said != READY:
+                door.renew()
+
+        child = Child("request process", REQUEST_PROCESS, hand=hand, when_dead=when_dead, grace=self.grace)
+        return child
+
+    def begin(self) -> None:
+        """Start the processes that answer requests."""
+        for child in self.answering:
+            child.__enter__()
+
+    def ready(self) -> bool:
+        """Say whether all of them answer; raises the error of one that can not."""
+        for child in self.answering:
+            if child.ready.is_set() and child.said != READY:
+                raise _error_of(child.said)
+        return all(child.ready.is_set() for child in self.answering)
+
+    def begin_others(self) -> None:
+        """Start what works beside them."""
+        if self.settings.server.worker:
+            child = Child("worker", worker_command(self.settings), environment_for(self.settings))
+            self.others.append(child.__enter__())
+
+    def leave(self) -> None:
+        """Let others take its place: running answers are finished, and files in hand go back to the queue."""
+        for child in self.answering:
+            child.end(signal.SIGUSR1)
+        for child in self.others:
+            child.end()
+        for door in self.doors:
+            door.close()
+
+    def gone(self) -> bool:
+        """Say whether all of it has ended after it was told to."""
+        return all(child.ended() for child in (*self.answering, *self.others))
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Tell all of it to end; does not wait."""
+        for child in (*self.answering, *self.others):
+            child.end(number)
+
+    def close(self) -> None:
+        """Stop it, and return when all has ended."""
+        self.stop()
+        for child in (*self.answering, *self.others):
+            child.__exit__()
 
 
-def serve_beside() -> int:
-    """Serve what standard input tells, until SIGTERM or until it ends with the process that wrote it."""
-    settings, port = read_told(sys.stdin.buffer.readline())
-    configure_logging(settings, default="info")
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    try:
-        with (
-            _told_to_stop() as signals,
-            open_citewell(settings) as citewell,
-            bound(settings.server.host, port, shared=True) as listener,
-        ):
-            _Server(citewell, _say_ready, signals).run(sockets=[listener])
-    except CitewellError as error:
-        log.error("can not serve beside the others", reason=error.message)
-        return 1
-    log.info("stopped")
-    return 0
+class _Server:
+    """The team that serves, those that it has replaced and that still finish something, and the signals that came."""
+
+    def __init__(self, settings: Settings, address: list[Door], signals: list[int]) -> None:
+        self._team = _Team(settings, address)
+        self._leaving: list[_Team] = []
+        self._signals = signals
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop all, and wait until they have ended; who asks a second time does not wait for running answers."""
+        teams, asked = (self._team, *self._leaving), len(self._stops())
+        for team in teams:
+            team.stop()
+        end = time.monotonic() + self._team.grace
+        while not all(team.gone() for team in teams) and len(self._stops()) == asked and time.monotonic() < end:
+            time.sleep(LOOK)
+        with ExitStack() as closing:  # whatever happens in one of them
+            for team in teams:
+                if len(self._stops()) > asked:
+                    team.stop(signal.SIGINT)
+                closing.callback(team.close)
+
+    def _stops(self) -> list[int]:
+        return [number for number in self._signals if number != signal.SIGHUP]
+
+    @property
+    def told_to_stop(self) -> bool:
+        return bool(self._stops())
+
+    def start(self) -> None:
+        """Return when everything runs, or when the server is told to stop; raises what a process says it can not do."""
+        if self._started(self._team):
+            self._team.begin_others()
+
+    def _started(self, team: _Team) -> bool:
+        team.begin()
+        while not team.ready():
+            if self.told_to_stop:
+                return False
+            time.sleep(LOOK)
+        return True
+
+    def watch(self, read_again: Callable[[], Settings]) -> None:
+        """Replace the team at each SIGHUP, until told to stop."""
+        while not self.told_to_stop:
+            if signal.SIGHUP in self._signals:
+                self._signals.remove(signal.SIGHUP)
+                self._replace(read_again)
+            for team in [team for team in self._leaving if team.gone()]:
+                self._leaving.remove(team)
+                team.close()
+                log.info("the processes before have ended")
+            time.sleep(LOOK)
+
+    def _replace(self, read_again: Callable[[], Settings]) -> None:
+        """Let new processes take the place of those that serve; if they can not, nothing changes."""
+        began = time.monotonic()
+        log.info("restarting")
+        try:
+            settings = read_again()
+            _check_same_place(self._team.settings, settings)
+        except CitewellError as error:
+            log.error("not restarted: the processes go on as they were", reason=error.message)
+            return
+        team = _Team(settings, [door.again() for door in self._team.doors])
+        try:
+            if self._started(team):
+                self._team.leave()
+                self._leaving.append(self._team)
+                self._team = team
+                team.begin_others()
+                log.info("restarted", seconds=round(time.monotonic() - began, 2))
+                return
+        except CitewellError as error:
+            log.error("not restarted: the processes go on as they were", reason=error.message)
+        team.close()
+        for door in team.doors:
+            door.close()
 
 
-def _end_with_parent() -> None:
-    while os.read(0, 4096):  # the lock of `sys.stdin` would be held when this process ends
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
+def _error_of(said: bytes) -> CitewellError:
+    """Return the error that a request process has written, see `api.serving`."""
+    if not said:
+        return Unavailable("A process that answers requests ended before it could; the lines above say why.")
+    told = json.loads(said)
+    kinds = {kind.code: kind for kind in (Misconfigured, Conflict, IndexDamaged)}
+    return kinds.get(told["code"], Unavailable)(told["message"])
 
 
-def _say_ready() -> None:
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+def _check_same_place(before: Settings, after: Settings) -> None:
+    def place(settings: Settings) -> tuple[object, ...]:
+        return settings.data, settings.server.host, settings.server.port, process_count(settings)
 
-
-# -- signals -------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[Sequence[int]]:
-    """Note SIGTERM and SIGINT in the list that is yielded, which is looked at when what is being opened is open.
-
-    An exception in their place would come anywhere: in the middle of a statement of the database, or in a callback of
-    a library in C, which loses it. While uvicorn runs it has handlers of its own, and ends its requests first.
-    """
-    came: list[int] = []
-
-    def note(number: int, _: FrameType | None) -> None:
-        came.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    if place(before) != place(after):
+        raise Misconfigured("The data folder, the address and the number of processes change only by stop and start.")
 
 
 # -- the data folder -----------------------------------------------------------------------------------------------
@@ -235,53 +302,3 @@ def _owner(file: IO[str]) -> str:
         return f"is in use by the server at {owner['url']} (process {owner['pid']})"
     except (ValueError, KeyError, TypeError):
         return "is in use by a server that is starting"
-
-
-# -- the address ---------------------------------------------------------------------------------------------------
-
-
-def _check_host(host: str) -> None:
-    if not is_loopback(host):
-        raise Misconfigured(
-            f"server.host is {host!r}, but there are no access keys as yet, so that only this machine may be served: "
-            "use --host 127.0.0.1, and an SSH tunnel or a proxy with a login of its own to reach it from elsewhere."
-        )
-
-
-@contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """Take the port before anything heavy is loaded; raises `Conflict` or `Misconfigured` if it can not be had."""
-    with bound(settings.server.host, settings.server.port) as listener:
-        if process_count(settings) > 1:  # only now: nobody but our own siblings shall share the port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.listen(2048)
-        yield listener
-
-
-@contextmanager
-def bound(host: str, port: int, *, shared: bool = False) -> Iterator[socket.socket]:
-    """Yield a socket that has an address and does not listen yet; ``shared`` with others of this user, if they agree.
-
-    Raises `Conflict` or `Misconfigured` if it can not be had.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise Conflict(f"Port {port} is in use by another program; choose another one with --port.") from error
-            raise Misconfigured(f"Can not listen on {host} port {port}: {error.strerror}; try --port 8321.") from error
-        yield listener
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-if __name__ == "__main__":
-    sys.exit(serve_beside())

@@ -42,3 +42,11 @@ def children(pid: int) -> list[int]:
 def family(pid: int) -> list[int]:
     """Return a process and all below it."""
     return [pid, *(member for child in children(pid) for member in family(child))]
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the words with which a process was started; none if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []

@@ -26,10 +26,11 @@ OWNERS = {
     "onnx": {"rag/encoders.py", "eval/training/export.py"},
     "tokenizers": {"rag/tokens.py"},
     "openai": {"rag/chat_server.py"},
+    "nemoguardrails": {"rag/guardrails.py"},
     "nltk": {"rag/sentences.py"},
     "llama_index": {"ingest/chunk.py", "api/llamaindex.py", "eval/peers/llamaindex.py", "rag/llama_llm.py"},
     "unstructured": {"ingest/partition.py"},
-    "pypdfium2": {"ingest/pdf.py"},
+    "pypdfium2": {"ingest/pdf.py", "ingest/pdf_page.py", "ingest/hidden_pdf.py"},
     "PIL": {"ingest/image.py"},
     "pi_heif": {"ingest/image.py"},
     "rapidocr": {"ingest/ocr.py"},
@@ -52,8 +53,12 @@ OWNERS = {
     "python_multipart": {"api/uploads.py"},
     "mcp": {"api/mcp_server.py"},
     "mcp_types": {"api/mcp_server.py"},
+    "jwt": {"api/oidc.py"},
     "threadpoolctl": {"rag/assembly.py"},
     "watchfiles": {"api/commands/sync.py"},
+    "prometheus_client": {"api/metrics.py", "api/shared_numbers.py"},
+    "opentelemetry": {"api/traces.py"},
+    "requests": {"api/traces.py"},
 }
 #: Inside rag: these know no other file of it but those named.
 GROUND = {

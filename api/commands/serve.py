@@ -19,6 +19,7 @@ from api.commands.options import Data, Interrupted, read_settings
 
 if TYPE_CHECKING:
     from rag.assembly import Citewell
+    from rag.settings import Settings
 
 
 def serve(
@@ -30,19 +31,30 @@ def serve(
     """Serve the REST API, with a worker beside it.
 
     The worker takes up uploaded documents in a process of its own. Stop it with Ctrl-C: running requests are finished,
-    and what is in the queue stays there for the next start.
+    and what is in the queue stays there for the next start. SIGHUP puts new processes in the place of those that run,
+    which read the settings again, and no request is lost by it.
     """
     server: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    settings = read_settings(ctx, data, log_default="info", server=server)
+
+    def settings() -> Settings:
+        chosen = read_settings(ctx, data, log_default="info", server=server)
+        _check_report(chosen)
+        return chosen
+
     from api.serve import serve as run
+
+    raise typer.Exit(run(settings(), settings))
+
+
+def _check_report(settings: Settings) -> None:
+    """Raise here what is wrong with the schedule or the gates of reports, not in a worker that can not start."""
     from eval.gates import read_gates
     from eval.schedule import read_cron
 
-    if settings.report.schedule:  # said here, not by a worker that can not start
+    if settings.report.schedule:
         read_cron(settings.report.schedule, settings.report.timezone)
     if settings.report.gates:
         read_gates(settings.report.gates)
-    raise typer.Exit(run(settings))
 
 
 def worker(
@@ -59,10 +71,12 @@ def worker(
     that one back to the queue. Writes one log line for each document.
     """
     settings = read_settings(ctx, data, log_default="info")
-    from rag.assembly import open_citewell
+    from api.logs import log_ends_of_threads
+    from api.observing import open_observed
 
+    log_ends_of_threads()
     stop = threading.Event()
-    with _stopped_by_signals(stop) as received, open_citewell(settings) as citewell:
+    with _stopped_by_signals(stop) as received, open_observed(settings, "worker") as citewell:
         if parent is not None:
             threading.Thread(target=_follow, args=(parent, stop), name="parent", daemon=True).start()
         _work(citewell, stop)

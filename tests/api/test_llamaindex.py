@@ -289,7 +289,8 @@ def examples() -> list[str]:
     """The programs that the module and the README show."""
     lines = (api.llamaindex.__doc__ or "").splitlines()
     shown = "\n".join(line[4:] for line in lines if line.startswith("    "))
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/clients.md"))
+    blocks = re.findall(r"```python\n(.*?)```", pages, re.DOTALL)
     return [shown, *(block for block in blocks if "api.llamaindex" in block)]
 
 

@@ -1,4 +1,4 @@
-"""The real server as a real process with its real worker, as a user starts it."""
+"""A real server, from its start to its end: its processes, its lock, its address."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -22,93 +19,8 @@ from api.serve import hold, serve, worker_command
 from rag.errors import Conflict, Misconfigured
 from rag.settings import Settings, environment_for, load_settings, read_told, tell
 from tests.api.live import HOTEL, SAMPLES, events, problem, upload
-from tests.processes import alive, children
-
-ROOT = SAMPLES.parents[1]
-PATIENCE = 120
-
-
-@dataclass
-class Served:
-    """A running server: what it wrote, and a client of it."""
-
-    process: subprocess.Popen[str]
-    url: str
-    log: Path
-    client: httpx.Client
-    lines: list[str] = field(default_factory=list)
-
-    def workers(self) -> list[int]:
-        """Return the process ids of the server's workers."""
-        return self.children("worker")
-
-    def siblings(self) -> list[int]:
-        """Return the process ids of those that serve beside it."""
-        return self.children("api.serve")
-
-    def children(self, word: str) -> list[int]:
-        """Return the children that run and have a word in their command lines."""
-        return [pid for pid in children(self.process.pid) if word in words_of(pid)]
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
-
-
-def words_of(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def command(data: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "api.cli", "serve", "--data", str(data), *more]
-
-
-def environment() -> dict[str, str]:
-    return dict(os.environ) | {"PYTHONPATH": str(ROOT)}
-
-
-@contextmanager
-def started(data: Path, log: Path, *more: str, **variables: str) -> Iterator[Served]:
-    """Start a server on a free port and wait for the line that says where it is."""
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            command(data, "--port", "0", *more),
-            cwd=ROOT,
-            env=environment() | variables,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-    assert process.stdout is not None
-    try:
-        lines = [process.stdout.readline(), process.stdout.readline()]
-        assert lines[1], log.read_text()
-        url = re.search(r"http://\S+", lines[0])
-        assert url is not None
-        with httpx.Client(base_url=url[0], timeout=PATIENCE, trust_env=False) as client:
-            yield Served(process, url[0], log, client, lines)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def run(data: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run a server that is expected not to start."""
-    return subprocess.run(
-        command(data, *more), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-
-
-def until(done: Callable[[], object]) -> None:
-    """Wait for something that happens in another process."""
-    end = time.monotonic() + PATIENCE
-    while not done():
-        assert time.monotonic() < end, "gave up waiting"
-        time.sleep(0.1)
+from tests.api.served import PATIENCE, ROOT, Served, command, environment, run, started, until
+from tests.processes import alive
 
 
 def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
@@ -228,47 +140,65 @@ def sockets(pid: int) -> int:
 
 
 def test_every_process_answers_and_one_that_dies_comes_back(tmp_path):
-    """Connections are spread over both; the sibling is killed and replaced, and new connections are answered always."""
+    """Connections are spread over both; one is killed and replaced, and new connections are answered always."""
     with started(tmp_path / "data", tmp_path / "log", CITEWELL_SERVER__PROCESSES="2") as server:
-        [sibling] = server.siblings()
+        first, second = server.answering()
         assert server.client.post("/v1/collections", json={"name": "demo"}).status_code == 201
         body = {"query": "cat", "collections": ["demo"]}
-        before = sockets(sibling)
+        before = sockets(second)
         with ExitStack() as opened:
             clients = [
                 opened.enter_context(httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False))
                 for _ in range(32)
             ]
             assert [client.post("/v1/search", json=body).json()["passages"] for client in clients] == [[]] * 32
-            assert before < sockets(sibling) < before + 32
-        os.kill(sibling, signal.SIGKILL)
-        until(lambda: not alive(sibling))
-        while server.siblings() in ([], [sibling]):
+            assert before < sockets(second) < before + 32
+        os.kill(second, signal.SIGKILL)
+        until(lambda: not alive(second))
+        while len(server.answering()) < 2:
             assert httpx.get(f"{server.url}/health/live", timeout=PATIENCE, trust_env=False).status_code == 200
-        assert "sibling ended, it is started again" in server.log.read_text()
-        [sibling] = server.siblings()
+        assert "request process ended, it is started again" in server.log.read_text()
+        [third] = set(server.answering()) - {first}
         assert server.stop() == 0
-        assert not alive(sibling)
+        assert not alive(third)
 
 
-def test_siblings_end_when_their_server_is_killed(tmp_path):
+def test_request_processes_end_when_their_server_is_killed(tmp_path):
     """They notice at once, and the port is free for the next server."""
     with started(tmp_path / "data", tmp_path / "log", CITEWELL_SERVER__PROCESSES="2") as server:
-        [sibling] = server.siblings()
+        both = server.answering()
         port = int(server.url.rsplit(":", 1)[1])
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
-        until(lambda: not alive(sibling))
+        until(lambda: not any(map(alive, both)))
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))
 
 
-def test_what_a_sibling_is_told_are_the_settings_of_its_server(tmp_path, monkeypatch):
+def test_a_server_that_can_not_open_its_parts_says_why(tmp_path):
+    """What a request process can not do is the sentence of the server that is refused."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "catalog.sqlite3").write_text("this is no database, and was never meant to be one " * 100)
+    sentence = one_sentence(run(data, "--port", "0"))
+    assert "catalog" in sentence
+
+
+def test_a_server_without_a_worker_has_none(tmp_path):
+    """With `server.worker` off nothing reads files beside it; a worker of its own may."""
+    with started(tmp_path / "data", tmp_path / "log", CITEWELL_SERVER__WORKER="false") as server:
+        assert server.client.get("/health/ready").status_code == 200
+        assert server.workers() == []
+        assert server.answering()
+        assert server.stop() == 0
+
+
+def test_what_a_request_process_is_told_are_the_settings_of_its_server(tmp_path, monkeypatch):
     """Passwords and paths come through, and what nobody has set is not set there either."""
     monkeypatch.setenv("CITEWELL_GENERATOR__API_KEY", "secret")
     settings = load_settings(data=tmp_path, server={"port": 1, "max_answers": 3}, database="postgresql://u:p@h/d")
-    told, port = read_told(tell(settings, port=77))
-    assert (told, port) == (settings, 77)
+    told, descriptor = read_told(tell(settings, descriptor=77))
+    assert (told, descriptor) == (settings, 77)
     assert told.model_fields_set == settings.model_fields_set
     assert told.generator.api_key.get_secret_value() == "secret"
     assert told.database.get_secret_value() == "postgresql://u:p@h/d"

@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-from tests.processes import alive, children, family
+from tests.processes import alive, children, command_line, family
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0
@@ -147,7 +147,8 @@ class Site:
 
     def all_workers(self) -> list[int]:
         """Return the workers that run: those started here, and the server's own."""
-        return [pid for pid in (*self.workers, *children(self.server)) if alive(pid)]
+        own = [pid for pid in children(self.server) if "worker" in command_line(pid)]
+        return [pid for pid in (*self.workers, *own) if alive(pid)]
 
     def processes(self) -> list[int]:
         """Return all processes of this site: those whose environment or command line names its folder."""
