@@ -77,7 +77,8 @@ class AccessSettings(Part):
         None, description="The key that `citewell mcp --url` and the adapters send to another server; never logged."
     )
     oidc_issuer: str | None = Field(
-        None, description="Also take bearer tokens of this OpenID Connect issuer, for example https://login.example.org."
+        None,
+        description="Also take bearer tokens of this OpenID Connect issuer, for example https://login.example.org.",
     )
     oidc_audience: str | None = Field(None, description="What the tokens must be made for.")
     oidc_role_claim: str = Field("citewell_role", description="The claim with the role, or with a list of groups.")

@@ -111,7 +111,7 @@ class Rehearsal:
             shutil.copy2(file, root / file.lstrip("/"))
         for path in self._mounts:
             (root / str(path).lstrip("/")).mkdir(parents=True, exist_ok=True)
-        inside = f"cd {state['folder']} && exec /bin/sh -e -c \"$STEP\""
+        inside = f'cd {state["folder"]} && exec /bin/sh -e -c "$STEP"'
         script = "\n".join(
             ["set -e", f"mount -t proc proc {root}/proc", f"mount --rbind /dev {root}/dev", *mounts,
              f"exec chroot --userspec={state['user']} {root} /bin/sh -c '{inside}'"]
