@@ -94,7 +94,7 @@ class Gatekeeper:
             raise
 
     async def _known(self, secret: str | None, request_id: str | None) -> tuple[Caller, Limits | None]:
-        if await self._keyring.is_open():
+        if await self._keyring.is_open(secret):
             return anybody(request_id), None
         if secret is None:
             raise Unauthorized

@@ -122,6 +122,16 @@ def catalog(catalog_url: str) -> Iterator[Catalog]:
     opened.close()
 
 
+def test_nobody_with_a_key_is_taken_for_everybody(settings: Settings) -> None:
+    """Not even in the moment in which the first key was made beside the server."""
+    with served(settings) as (citewell, client):
+        for name in ("a", "b"):
+            assert client.post("/v1/collections", json={"name": name}).status_code == 201
+        reader = key(citewell, "reader", "a")
+        assert client.delete("/v1/collections/a", headers=reader).status_code == 403
+        assert client.get("/v1/collections/b", headers=reader).status_code == 404
+
+
 def test_the_first_key_closes_the_server(settings: Settings) -> None:
     """Before it everybody may do everything; then nothing but pages and health, and what is wrong is 401 in one shape.
 

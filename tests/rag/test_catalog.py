@@ -321,9 +321,14 @@ class TestManyAtOnce:
             open_another().delete_collection(collection)
 
         at_once(partial(hand, 1), partial(hand, 2), delete)
-        with catalog._read() as connection:
-            left = {t.name: connection.scalar(select(func.count()).select_from(t)) for t in metadata.sorted_tables}
-        assert set(left.values()) == {0}
+        assert set(rows_left(catalog).values()) == {0}
+
+
+def rows_left(catalog):
+    """How many rows each table has, but for the audit log, which goes on to say what was there."""
+    tables = [table for table in metadata.sorted_tables if table.name != "audit"]
+    with catalog._read() as connection:
+        return {table.name: connection.scalar(select(func.count()).select_from(table)) for table in tables}
 
 
 def put_or_lose(catalog, collection, name, pieces):
@@ -459,13 +464,9 @@ def test_deleting_a_collection_leaves_no_row_and_names_the_originals_that_nothin
     asked = Proposed("What?", documents=(GoldenDocument("mine"),), tags=frozenset({"t"}))
     catalog.add_golden(collection, [asked])
     assert catalog.delete_collection(collection) == [mine]
-    with catalog._read() as connection:
-        left = {
-            table.name: connection.scalar(select(func.count()).select_from(table)) for table in metadata.sorted_tables
-        }
-    assert left == {
+    assert rows_left(catalog) == {
         "collections": 1, "documents": 1, "versions": 1, "parses": 1, "chunks": 1, "texts": 1, "vectors": 1, "bands": 5,
         "batches": 1, "batch_files": 1, "seals": 0, "tunings": 0, "promotions": 0, "answers": 0,
         "answer_collections": 0, "answer_documents": 0, "answer_feedback": 0, "answer_events": 0,
-            "golden_questions": 0, "golden_tags": 0, "golden_documents": 0, "reports": 0, "report_items": 0,
+        "golden_questions": 0, "golden_tags": 0, "golden_documents": 0, "reports": 0, "report_items": 0, "keys": 0,
     }  # fmt: skip
