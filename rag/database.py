@@ -58,6 +58,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
+        self._closed = False
+        sa.event.listen(self._engine, "checkin", self._given_back)
         self._one_writer = threading.Lock()  # threads of one process stand in line here rather than poll SQLite's lock
         if self.dialect == "sqlite":
             _prepare_sqlite(self._engine)
@@ -74,7 +76,13 @@ class Database:
         return self._engine.dialect.name
 
     def close(self) -> None:
+        """Close all connections; one that a thread is still using is closed when that is done with it."""
+        self._closed = True
         self._engine.dispose()
+
+    def _given_back(self, _: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        if self._closed:
+            record.invalidate()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:

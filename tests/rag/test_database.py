@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -235,6 +236,16 @@ def test_a_server_that_goes_away_and_comes_back_is_one_sentence_and_then_works()
         put(catalog, collection, "b", ["tide"])
         assert [p.page for p in catalog.passages(collection, [1, 2]).values()] == [None, None]
         catalog.close()
+
+
+def test_a_connection_that_is_in_use_while_all_are_closed_is_closed_after_it(catalog):
+    """By the thread that has it, whenever that may be; it is left to no garbage collector."""
+    with catalog._read() as connection:
+        driver = connection.connection.driver_connection
+        catalog.close()
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    with pytest.raises((psycopg.OperationalError, sqlite3.ProgrammingError), match="closed"):
+        driver.execute("SELECT 1")
 
 
 FROZEN = """
