@@ -15,14 +15,13 @@ import structlog
 
 from rag.access import Caller, Key, Role, id_in
 from rag.catalog import Catalog
+from rag.catalog.keys import USE_SECONDS
 from rag.errors import CitewellError, Unauthorized
 
 log = structlog.get_logger(__name__)
 
 #: Seconds after which keys are read again; and at the earliest where somebody comes with one that is not known.
 FRESH, EAGER = 1.0, 0.05
-#: Seconds between two notes of the use of one key.
-USE_SECONDS = 60.0
 
 
 class Keyring:

@@ -7,9 +7,8 @@ owner of prometheus_client together with `api.shared_numbers`.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +34,7 @@ from rag.assembly import Citewell
 from rag.catalog import QueueFigures
 from rag.errors import CitewellError, NotFound
 from rag.language_model import LanguageModel, Load
+from rag.meanwhile import meanwhile
 from rag.protocols import Role
 from rag.settings import Settings
 
@@ -207,23 +207,14 @@ class Numbers:
         together.register(_OfCatalog(citewell.store.catalog.queue_figures()))
         return generate_latest(together)
 
-    @contextmanager
-    def looking(self, citewell: Citewell) -> Iterator[None]:
+    def looking(self, citewell: Citewell) -> AbstractContextManager[None]:
         """Look again and again while the body runs, so that other processes know how this one is."""
-        stop = threading.Event()
 
-        def run() -> None:
-            while not stop.wait(LOOK_SECONDS):
-                with suppress(CitewellError):  # the catalog does not answer now; who asks for the page is told
-                    self.look(citewell)
+        def look() -> None:
+            with suppress(CitewellError):  # the catalog does not answer now; who asks for the page is told
+                self.look(citewell)
 
-        thread = threading.Thread(target=run, name="metrics", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+        return meanwhile(look, LOOK_SECONDS, "metrics")
 
     def close(self) -> None:
         """Count no more in the files of the folder."""

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import structlog
 
 from rag.catalog import Catalog
 from rag.errors import Unavailable
+from rag.meanwhile import meanwhile
 from rag.records import Stage, Version
 from rag.telemetry import NO_SPAN, Span
 
@@ -104,26 +105,16 @@ class Leases:
         finally:
             self._steps.pop(key, None)
 
-    @contextmanager
-    def beating(self) -> Iterator[None]:
+    def beating(self) -> AbstractContextManager[None]:
         """Prolong the leases in a thread while the body runs."""
-        stop = threading.Event()
+        return meanwhile(self._look, min(BEAT_SECONDS, self.seconds / 3), "leases")
 
-        def run() -> None:
-            while not stop.wait(min(BEAT_SECONDS, self.seconds / 3)):
-                self._watch()
-                try:
-                    self.beat()
-                except Unavailable as error:  # the leases run out if it lasts; what is lost then is time
-                    log.error("leases can not be prolonged", reason=error.message)
-
-        thread = threading.Thread(target=run, name="leases", daemon=True)
-        thread.start()
+    def _look(self) -> None:
+        self._watch()
         try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+            self.beat()
+        except Unavailable as error:  # the leases run out if it lasts; what is lost then is time
+            log.error("leases can not be prolonged", reason=error.message)
 
     def beat(self) -> None:
         """Write what has moved since the last time, or everything when a third of the lease has passed."""

@@ -6,6 +6,7 @@ Where values come from, and what holds between parts, is in `rag.settings`, whic
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -157,6 +158,11 @@ REQUEST_FIELDS = frozenset(
 )
 
 
+def _check_fields(part: str, fields: Mapping[str, Any]) -> None:
+    if own := sorted(REQUEST_FIELDS & fields.keys()):
+        raise ValueError(f"{part}.request_fields must not hold what Citewell sets itself: {', '.join(own)}")
+
+
 class GeneratorSettings(Part):
     """What writes the answer."""
 
@@ -214,8 +220,7 @@ class GeneratorSettings(Part):
             raise ValueError(
                 "generator.kind is 'llama-index' but generator.llm is not set, e.g. llama_index.llms.ollama:Ollama"
             )
-        if own := sorted(REQUEST_FIELDS & self.request_fields.keys()):
-            raise ValueError(f"generator.request_fields must not hold what Citewell sets itself: {', '.join(own)}")
+        _check_fields("generator", self.request_fields)
         if self.request_fields.get("top_k", 0) == -1:
             raise ValueError("generator.request_fields: top_k -1 stops TensorRT-LLM's engine; leave it out, or take 0")
         if self.max_tokens >= self.context_tokens:
@@ -318,8 +323,7 @@ class ScoringSettings(Part):
     def _complete(self) -> Self:
         if self.judge == "openai" and not self.base_url:
             raise ValueError("scoring.judge is 'openai' but scoring.base_url is not set, e.g. http://127.0.0.1:8000/v1")
-        if own := sorted(REQUEST_FIELDS & self.request_fields.keys()):
-            raise ValueError(f"scoring.request_fields must not hold what Citewell sets itself: {', '.join(own)}")
+        _check_fields("scoring", self.request_fields)
         if self.max_tokens >= self.context_tokens:
             raise ValueError("scoring.max_tokens must be smaller than scoring.context_tokens")
         return self

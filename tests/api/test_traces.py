@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from rag.settings import GeneratorSettings, ObserveSettings, Settings, load_sett
 from rag.testing import WordEmbedder
 from tests.api.live import problem, serving, upload
 from tests.api.served import ROOT, environment
+from tests.listening import listening
 from tests.scripted_llm import CHAT, ScriptedLLM, reply, stream
 
 pytest.importorskip("opentelemetry.sdk", reason="traces need the extra `observe`")
@@ -76,13 +76,10 @@ def collector() -> Iterator[Collector]:
         def log_message(self, *args: object) -> None:
             """Nothing is printed."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found.url = f"http://127.0.0.1:{server.server_port}"
+    with listening(server):
         yield found
-        server.shutdown()
-        thread.join()
 
 
 @contextmanager

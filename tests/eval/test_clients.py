@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from eval.clients import measure_clients
+from tests.listening import listening
 
 
 class Echo(ThreadingHTTPServer):
@@ -42,12 +42,9 @@ class Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Echo]:
-    with Echo() as echo:
-        thread = threading.Thread(target=echo.serve_forever)
-        thread.start()
+    echo = Echo()
+    with listening(echo):
         yield echo
-        echo.shutdown()
-        thread.join()
 
 
 def load_of(server: Echo, numbers: list[int], clients: int):

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import socketserver
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,6 +16,7 @@ from eval.gates import Gate
 from eval.notices import ATTEMPTS, mail, notice_of, notify
 from rag.settings import ReportSettings
 from tests.eval.reported import asked, findings, run_of
+from tests.listening import listening
 
 SECRET = "a-very-secret-key"
 RUN = run_of([asked("1", {"correctness": 0.5}, tags=("secret",))])
@@ -39,14 +39,9 @@ def webhook(*statuses: int) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/hook", calls
-        finally:
-            server.shutdown()
-            thread.join()
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    with listening(server):
+        yield f"http://127.0.0.1:{server.server_port}/hook", calls
 
 
 def settings(url: str) -> ReportSettings:
@@ -105,14 +100,9 @@ def mailbox() -> Iterator[tuple[int, list[str]]]:
                 if line.lower() == "quit":
                     return
 
-    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server.server_address[1], lines
-        finally:
-            server.shutdown()
-            thread.join()
+    server = socketserver.TCPServer(("127.0.0.1", 0), Handler)
+    with listening(server):
+        yield server.server_address[1], lines
 
 
 def mailed(port: int) -> ReportSettings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ from eval.page import as_html
 from eval.runs import Request
 from tests.chromium import Open, Opened
 from tests.eval.reported import asked, findings, run_of
+from tests.listening import listening
 
 #: A4 between its margins, at 96 dots per inch.
 PAPER = {"width": 718, "height": 1000}
@@ -44,14 +44,9 @@ def server() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as opened:
-        thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{opened.server_port}", paths
-        finally:
-            opened.shutdown()
-            thread.join()
+    opened = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with listening(opened):
+        yield f"http://127.0.0.1:{opened.server_port}", paths
 
 
 def test_hostile_texts_reach_nobody_and_run_nothing(shown):
