@@ -39,8 +39,9 @@ class Child:
     ``name`` is what the log calls it; without an ``environment`` it has that of this process. With ``hand``, it gets
     what that returns at each start, on a standard input that stays open as long as this process lives, and says in a
     line on its standard output how it has started: ``said`` is that line, empty if it ended without a word, and the
-    event ``ready`` is set then. ``when_dead`` is called as soon as it has ended by itself. It has ``grace`` seconds to
-    end from the first SIGTERM on.
+    event ``ready`` is set then; a second line, or its end, says that it takes nothing new, and sets ``left``.
+    ``when_dead`` is called as soon as it has ended by itself. It has ``grace`` seconds to end from the first SIGTERM
+    on.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Child:
     grace: float = CHILD_GRACE
     said: bytes = b""
     ready: threading.Event = field(default_factory=threading.Event)
+    left: threading.Event = field(default_factory=threading.Event)
     _process: subprocess.Popen[bytes] | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -94,7 +96,9 @@ class Child:
             with process:
                 if process.stdout is not None:
                     self.said = process.stdout.readline()
-                self.ready.set()
+                    self.ready.set()
+                    process.stdout.readline()
+                    self.left.set()
                 status = process.wait()
             if self._stop.is_set():
                 return
@@ -110,6 +114,7 @@ class Child:
             if self._stop.is_set():
                 return None
             handed = self.hand() if self.hand is not None else None
+            self.left.clear()
             self._process = subprocess.Popen(
                 self.command,
                 env=self.environment,

@@ -142,6 +142,10 @@ class _Team:
         for door in self.doors:
             door.close()
 
+    def left(self) -> bool:
+        """Say whether none of it takes new connections any more."""
+        return all(child.left.is_set() for child in self.answering)
+
     def gone(self) -> bool:
         """Say whether all of it has ended after it was told to."""
         return all(child.ended() for child in (*self.answering, *self.others))
@@ -232,6 +236,7 @@ class _Server:
                 self._leaving.append(self._team)
                 self._team = team
                 team.begin_others()
+                self._see_left(self._leaving[-1])
                 log.info("restarted", seconds=round(time.monotonic() - began, 2))
                 return
         except CitewellError as error:
@@ -239,6 +244,16 @@ class _Server:
         team.close()
         for door in team.doors:
             door.close()
+
+
+    def _see_left(self, team: _Team) -> None:
+        """Return when no new connection reaches a team that was told to leave; a frozen one is not waited for."""
+        end = time.monotonic() + CHILD_GRACE
+        while not team.left() and not self.told_to_stop:
+            if time.monotonic() > end:
+                log.warning("a process that was replaced still takes connections; it is waited for no longer")
+                return
+            time.sleep(LOOK)
 
 
 def _error_of(said: bytes) -> CitewellError:

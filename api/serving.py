@@ -1,9 +1,10 @@
 """A request process: the application under uvicorn, on a door that the server has opened.
 
 It is told on its standard input what to serve and where, says on its standard output that it is ready or why it can
-not be, and ends with the server that started it. SIGTERM: running answers are finished within ``server.grace_seconds``.
-SIGUSR1: another process has taken its place; it takes no new connection, answers what comes on those it has, asking
-their clients to connect anew, and ends when the last one is gone. Knows no route.
+not be, and later that it takes nothing new, and ends with the server that started it. SIGTERM: running answers are
+finished within ``server.grace_seconds``. SIGUSR1: another process has taken its place; it takes no new connection,
+answers what comes on those it has, asking their clients to connect anew, and ends when the last one is gone. Knows no
+route.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from rag.settings import read_told
 COMMAND = [sys.executable, "-m", "api.serving"]
 #: The line by which it says that it answers.
 READY = b"ready\n"
+#: The line by which it says that it takes no new connection.
+LEFT = b"left\n"
 #: Seconds after which a connection without a request is closed.
 KEEP_ALIVE = 5
 #: Seconds between two looks at whether the last connection is gone.
@@ -122,6 +125,7 @@ class Server(uvicorn.Server):
             server.close()
         for listener in sockets:
             listener.close()
+        _say(LEFT)
         end = time.monotonic() + self._patience
         while self._in_use() and time.monotonic() < end and not self._captured_signals:  # noqa: ASYNC110  no event tells
             await asyncio.sleep(LOOK)
