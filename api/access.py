@@ -19,13 +19,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.guard import SAFE_METHODS
 from api.keyring import Keyring, anybody, caller_with, nobody
-from api.limits import Meter
 from api.problems import refuse
 from rag.access import Caller, Limits, Role, id_in
 from rag.errors import CitewellError, Unauthorized
 from rag.settings import Settings
 
 if TYPE_CHECKING:
+    from api.limits import Meter
     from api.oidc import Issuer
 
 #: Addresses that need no key: pages, the description of the API, and whether the process runs.
@@ -57,7 +57,6 @@ class Gatekeeper:
         self._app = app
         self._keyring = keyring
         self._issuer = issuer
-        self._meter = Meter(settings.access)
         self._held = Limits(documents=settings.access.collection_documents, bytes=settings.access.collection_bytes)
         self._open_metrics = settings.observe.open_metrics
 
@@ -70,7 +69,8 @@ class Gatekeeper:
             try:
                 caller, limits = await self._caller(scope, state.get("request_id"))
                 if limits is not None:
-                    held.enter_context(self._meter.one(caller.key_id or caller.name, limits))
+                    meter: Meter = scope["app"].state.meter
+                    held.enter_context(meter.one(caller.key_id or caller.name, limits))
             except CitewellError as error:
                 await refuse(scope["path"], error)(scope, receive, send)
                 return

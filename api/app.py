@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
@@ -20,6 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from api.access import Gatekeeper, admit
 from api.guard import Doorkeeper, Envelope, Places
 from api.keyring import Keyring
+from api.limits import FOLDER, Meter
 from api.page_pictures import PagePictures
 from api.problems import on_citewell_error, on_http_error, on_invalid_request
 from api.resuming import end_all
@@ -75,7 +76,8 @@ def create_app(citewell: Citewell) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        with closing(Meter(settings.access, settings.data / FOLDER)) as app.state.meter:
+            yield
         await end_all(app.state.tellings)
         await citewell.generator.aclose()
         await asyncio.to_thread(app.state.pictures.close)

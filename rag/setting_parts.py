@@ -62,11 +62,11 @@ class AccessSettings(Part):
         [], description="Origins of web pages that may ask from a browser (CORS), such as https://intranet.example."
     )
     requests_per_minute: int = Field(
-        6000, ge=1, description="Requests that a key may send, where it has no limit of its own; in each process."
+        6000, ge=1, description="Requests that a key may send to this server, where it has no limit of its own."
     )
     burst: int = Field(200, ge=1, description="Requests that a key which has been quiet may send at once beyond that.")
     in_flight: int = Field(
-        64, ge=1, description="Requests of a key at the same time, where it has no limit of its own; in each process."
+        64, ge=1, description="Requests of a key at the same time, where it has no limit of its own."
     )
     collection_documents: int | None = Field(None, ge=1, description="Most documents that a collection may hold.")
     collection_bytes: int | None = Field(None, ge=1, description="Most bytes of originals that a collection may hold.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 
 from api.access import PUBLIC, ROLES
 from api.keyring import Keyring
-from api.limits import Meter
+from api.limits import FOLDER, Meter
 from api.opening import check_address
 from rag.access import SECRET, Limits, Role, digest_of
 from rag.assembly import Citewell, open_citewell
@@ -236,37 +236,6 @@ def test_a_key_made_elsewhere_works_at_once_and_a_revoked_one_ends_within_a_seco
 
 
 class TestLimits:
-    def test_tokens_come_back_with_time(self) -> None:
-        """A key that was quiet may send a burst; then as many as its rate lets through, each told when to come."""
-        at, waits = [0.0], set[object]()
-        meter = Meter(AccessSettings(burst=3), clock=lambda: at[0])
-
-        def passed(rate: int = 60) -> bool:
-            try:
-                with meter.one("k", Limits(requests_per_minute=rate)):
-                    return True
-            except RateLimited as error:
-                waits.add(error.facts["retry_after"])
-                return False
-
-        assert [passed() for _ in range(4)] == [True, True, True, False]
-        at[0] = 1.0
-        assert [passed() for _ in range(2)] == [True, False]
-        at[0] = 1000.0
-        assert [passed() for _ in range(4)] == [True, True, True, False]
-        assert waits == {1}
-
-    def test_requests_at_once(self) -> None:
-        """One more than the limit is refused, until one has ended; another key has a limit of its own."""
-        meter = Meter(AccessSettings(in_flight=2))
-        with meter.one("k", Limits()), meter.one("k", Limits()):
-            with pytest.raises(RateLimited), meter.one("k", Limits()):
-                pass
-            with meter.one("other", Limits()):
-                pass
-        with meter.one("k", Limits()):
-            pass
-
     def test_a_server_says_when_to_come_again(self, settings: Settings) -> None:
         """429 with Retry-After, and the other keys and the health are not concerned."""
         access = AccessSettings(burst=2)
@@ -278,6 +247,9 @@ class TestLimits:
             assert 1 <= int(replies[2].headers["retry-after"]) <= 60
             assert client.get("/v1/collections", headers=quick).status_code == 200
             assert {client.get("/health/live").status_code for _ in range(5)} == {200}
+            limits = citewell.store.catalog.key("reader 0")
+            with closing(Meter(access, settings.data / FOLDER)) as another, pytest.raises(RateLimited):
+                another.one(limits.id, limits.limits).__enter__()
 
 
 class TestQuotas:
