@@ -85,12 +85,14 @@ def test_processes_count_together(tmp_path: Path) -> None:
 def test_what_a_killed_process_had_under_way_is_forgotten(tmp_path: Path) -> None:
     """As long as it lives its requests count; when it is gone nobody is refused because of them."""
     settings = AccessSettings(in_flight=2)
-    killed = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE)
-    assert killed.stdout is not None
-    with killed.stdout, closing(Meter(settings, tmp_path)) as meter:
-        assert killed.stdout.readline() == b"holding\n"
-        refused(meter)
-        killed.kill()
+    command = [sys.executable, "-c", HOLDING, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as killed, closing(Meter(settings, tmp_path)) as meter:
+        try:
+            assert killed.stdout is not None
+            assert killed.stdout.readline() == b"holding\n"
+            refused(meter)
+        finally:
+            killed.kill()
         killed.wait()
         with meter.one("k", Limits()), meter.one("k", Limits()):
             refused(meter)
