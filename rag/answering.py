@@ -45,8 +45,8 @@ from rag.understanding import recent
 log = structlog.get_logger(__name__)
 
 CONVERSATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
-#: Seconds that an answer waits for the log; what takes longer goes on behind it.
-PATIENCE = 0.1
+#: Seconds that an answer waits for the log, so that its id can be asked for; what takes longer goes on behind it.
+PATIENCE = 1.0
 #: Most answers that wait to be written, most that are written in one transaction, and seconds that one may wait.
 MOST_WAITING, MOST_AT_ONCE, LONGEST_WAIT = 512, 32, 60.0
 #: Seconds in which what is still to be written is written when all ends.

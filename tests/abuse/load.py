@@ -88,12 +88,12 @@ class Client:
         }  # fmt: skip
 
     def run(self, until: float) -> None:
-        """Do one thing after another up to a moment of the monotonic clock."""
+        """Do one thing after another up to a moment of the monotonic clock, and on until somebody has an answer."""
         with self._http:
             self._call("create", "POST", "/v1/collections", {201}, json={"name": self._name})
             self._upload()
             acts, weights = [*self._acts], [*self._acts.values()]
-            while time.monotonic() < until:
+            while (at := time.monotonic()) < until or (not self._tally.answered and at < until + _PATIENCE):
                 act = self._rng.choices(acts, weights)[0]
                 try:
                     act()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rag.access import Role
 from rag.settings import load_settings
+from tests.api.served import until
 from tests.api.two_houses import QUESTION, House, Village, counted, village
 
 #: Headers that differ between any two replies.
@@ -154,6 +155,8 @@ def test_a_question_finds_nothing_foreign(houses: Village) -> None:
         "/v1/ask", json={"question": QUESTION, "collections": ["ours"], "conversation": houses.theirs.conversation}
     )
     assert "theirs" not in answer.json()["text"]
+    listed = houses.citewell.store.catalog.list_answers
+    until(lambda: answer.json()["id"] in {line.id for line in listed()})  # no answer waits for a slow disk
     logged = houses.citewell.store.catalog.answer(answer.json()["id"])
     assert logged.texts is not None
     assert logged.texts.plan is not None

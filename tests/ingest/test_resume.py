@@ -125,7 +125,7 @@ def test_equal_files_that_are_read_at_the_same_time_are_embedded_once(settings):
 
 
 KILLED = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from ingest.worker import KEEP_ROWS, Worker
 from rag.assembly import open_citewell
@@ -134,7 +134,7 @@ from rag.settings import load_settings
 from rag.testing import WordEmbedder
 
 def here():
-    print("here", flush=True)
+    os.write(1, b"here\\n")  # whole: another thread may come here too
     sys.stdin.read()
 
 def kept():
