@@ -376,7 +376,7 @@ def test_a_client_that_leaves_ends_the_work_for_it(indexed, llm, streamed):
         else:
             with pytest.raises(httpx.ReadTimeout):
                 client.post("/v1/ask", json=ASK, timeout=httpx.Timeout(10, read=3))
-        assert llm.hung_up.wait(30)
+        assert llm.hung_up.wait(60)
         assert client.get("/health/live").status_code == 200
 
 

@@ -40,7 +40,7 @@ def test_what_is_drawn_comes_in_order_to_both_kinds_of_code():
     """Once, to the end, and the generator is closed then."""
     closed = threading.Event()
     assert list(Tap(numbers(closed))) == [1, 2, 3]
-    assert closed.wait(10)
+    assert closed.wait(60)
 
     async def taken() -> list[int]:
         return [number async for number in Tap(numbers(threading.Event()))]
@@ -70,7 +70,7 @@ def test_leaving_early_closes_the_generator():
     drawn = iter(Tap(stuck()))
     assert next(drawn) == 1
     drawn.close()
-    assert closed.wait(10)
+    assert closed.wait(60)
 
 
 def test_a_cancelled_caller_cancels_its_work():
@@ -91,4 +91,4 @@ def test_a_cancelled_caller_cancels_its_work():
         waiting.cancel()
 
     asyncio.run(impatient())
-    assert cancelled.wait(10)
+    assert cancelled.wait(60)

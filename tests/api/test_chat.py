@@ -394,7 +394,7 @@ def test_a_client_that_leaves_ends_the_work_for_it(indexed, llm, streamed):
         else:
             with pytest.raises(openai.APITimeoutError):
                 client.with_options(timeout=httpx.Timeout(10, read=3)).chat.completions.create(**asked())
-        assert llm.hung_up.wait(30)
+        assert llm.hung_up.wait(60)
 
 
 def test_too_many_answers_are_refused_as_openai_does(indexed, llm):

@@ -123,8 +123,8 @@ def test_a_client_that_leaves_takes_its_request_to_the_model_along(indexed, llm)
     with answered_by(indexed, llm, settings=settings) as client:
         leaving = threading.Thread(target=lambda: _given_up(client))
         leaving.start()
-        assert llm.hung_up.wait(20)
-        leaving.join(20)
+        assert llm.hung_up.wait(60)
+        leaving.join(60)
 
 
 def _given_up(client: httpx.Client) -> None:

@@ -161,7 +161,7 @@ def test_who_leaves_ends_what_the_model_was_asked(tmp_path, server):
                 await asked
 
         asyncio.run(leave())
-        assert server.hung_up.wait(30)
+        assert server.hung_up.wait(60)
 
 
 def test_a_model_that_is_away_is_a_failure(tmp_path):

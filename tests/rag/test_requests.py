@@ -91,7 +91,7 @@ def test_a_model_that_was_named_needs_no_list_of_models(server, models):
     async def twice(generator: OpenAIGenerator) -> list[list[str]]:
         return [await collect(generator) for _ in range(2)]
 
-    assert using(settings_for(server, connect_timeout=0.5), twice) == [["Yes."]] * 2
+    assert using(settings_for(server, connect_timeout=2.0), twice) == [["Yes."]] * 2
     assert [request.path for request in server.requests] == ["/v1/models", CHAT, CHAT]
 
 
