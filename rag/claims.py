@@ -292,8 +292,10 @@ class _Pending:
         self.places.append(place)
 
     def drop_last(self) -> None:
+        """Take away the last character; markers behind it now stand behind the one before."""
         self.plain = self.plain[:-1]
         self.places.pop()
+        self.marks = [_Mark(min(mark.rank, len(self.plain)), mark.place, mark.numbers) for mark in self.marks]
 
     def may_hold_an_end(self) -> bool:
         """Say whether a sentence may have ended before the last word."""

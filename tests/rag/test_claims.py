@@ -39,6 +39,11 @@ class TestMarkers:
         assert claims("Hotels cost 145 [1]. It opens at nine[2].") == expected
         assert claims("Hotels cost 145. [1]. It opens at nine. [2].") == expected
 
+    @pytest.mark.parametrize("spaces", ["", " ", "  ", "     "])
+    def test_spaces_before_a_marker_give_it_to_no_other_sentence(self, spaces):
+        assert claims(f"酒店每晚145欧元{spaces}[1]。火车优先。") == [("酒店每晚145欧元。", (1,)), ("火车优先。", ())]
+        assert claims(f"Hotels cost 145{spaces}[1]. Go.") == [("Hotels cost 145.", (1,)), ("Go.", ())]
+
     def test_split_over_pieces(self):
         assert claims("Hotels cost 145. ", "[", "1", "]", " It opens. [2", "]") == [
             ("Hotels cost 145.", (1,)), ("It opens.", (2,)),
