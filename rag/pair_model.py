@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,13 @@ class Read:
     token: Values
 
 
+@cache
+def _word_embeddings(file: Path) -> npt.NDArray[Any]:
+    """One map into memory for all models: the file lies in a package, and nobody writes there."""
+    words: npt.NDArray[Any] = open_tensors(file)["embeddings.word_embeddings.weight"]
+    return words
+
+
 class TrainedPairs:
     """A model of the package, ``reader`` or ``judge``, in ``folder``. Thread-safe.
 
@@ -58,7 +65,7 @@ class TrainedPairs:
         self.facts = _read_facts(folder / f"{name}.json")
         base = built_in_model()
         self.tokenizer = PairTokenizer(base / "tokenizer.json")
-        self._words = open_tensors(base / "model.safetensors")["embeddings.word_embeddings.weight"]
+        self._words = _word_embeddings(base / "model.safetensors")
 
     @property
     def engine(self) -> str:

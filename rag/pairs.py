@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,17 @@ class Pair:
         return own
 
 
+@cache
+def _tokenizer(file: Path) -> Any:
+    """One for the reader, the judge and whoever opens them again: nothing changes it, and loading takes a while."""
+    return open_tokenizer(file)
+
+
 class PairTokenizer:
     """Makes rows with the tokenizer in ``file``, a ``tokenizer.json`` of the BERT family. Thread-safe."""
 
     def __init__(self, file: Path, most_tokens: int = MOST_TOKENS) -> None:
-        self._tokenizer = open_tokenizer(file)
+        self._tokenizer = _tokenizer(file)
         self._most = most_tokens
         self._begin, self._end = (self._tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
 

@@ -9,7 +9,12 @@ here, so that no trained data file is needed. Knows no document and no language 
 from __future__ import annotations
 
 import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from importlib.abc import MetaPathFinder
 from itertools import pairwise
 from typing import Any
 
@@ -40,11 +45,39 @@ def sentence_spans(text: str) -> list[Span]:
 
 @cache
 def _punkt() -> Any:
-    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+    with _without("scipy", "sklearn"):
+        from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
     parameters = PunktParameters()
     parameters.abbrev_types = set(ABBREVIATIONS)
     return PunktSentenceTokenizer(parameters)
+
+
+@contextmanager
+def _without(*libraries: str) -> Iterator[None]:
+    """Keep libraries that are not loaded yet from the imports of this thread, as if they were not installed.
+
+    nltk imports all of its parts, and with them, where they are there, libraries of statistics that no sentence needs:
+    more than a second of work, and 150 megabytes, in each process that asks or reads.
+    """
+    absent = _Absent(frozenset(libraries), threading.get_ident())
+    sys.meta_path.insert(0, absent)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(absent)
+
+
+class _Absent(MetaPathFinder):
+    """Finds no library of some names for one thread, and leaves the search to others for the rest."""
+
+    def __init__(self, libraries: frozenset[str], thread: int) -> None:
+        self.libraries, self.thread = libraries, thread
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Raise ModuleNotFoundError where a library is kept away."""
+        if name.partition(".")[0] in self.libraries and threading.get_ident() == self.thread:
+            raise ModuleNotFoundError(f"{name} is not looked for here", name=name)
 
 
 def _wide(line: str, start: int, end: int) -> list[Span]:

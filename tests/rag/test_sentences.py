@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,3 +41,12 @@ def test_every_visible_character_is_in_exactly_one_sentence(text):
     assert len(inside) == len(set(inside))
     assert {place for place, c in enumerate(text) if not c.isspace()} <= set(inside)
     assert all(text[start:end] == text[start:end].strip() for start, end in spans)
+
+
+def test_cutting_sentences_loads_no_library_of_statistics():
+    """nltk would take them along, a second of each process; whoever needs them afterwards finds them."""
+    program = (
+        "import sys; from rag.sentences import sentence_spans; sentence_spans('One. Two.');"
+        "assert 'nltk' in sys.modules; assert not {'scipy', 'sklearn'} & {*sys.modules}; import scipy.stats"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
