@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from eval.judging import Metric
 from eval.reading import exact_match, is_said, plain_words, word_f1
-from eval.statistics import Numbers, interval_of
+from eval.statistics import Numbers, interval_of_share
 from rag.queries import Message
 
 #: Why a figure has no value, if it has none.
@@ -186,13 +185,9 @@ def stands(cited: Cited, text: str) -> bool:
 
 def _metric(parts: Sequence[Part]) -> Metric:
     """Return the sum of what counts over the sum of what is counted, with its interval."""
-    sums: Numbers = np.array(parts, dtype=np.float64).reshape(-1, 2)
-
-    def share(rows: npt.NDArray[np.intp]) -> float:
-        counts, counted = sums[rows].sum(axis=0)
-        return float(counts / counted) if counted else math.nan
-
-    return Metric(share(np.arange(len(sums))), *interval_of(share, len(sums)))
+    every: Numbers = np.array(parts, dtype=np.float64).reshape(-1, 2)
+    counts, counted = every.sum(axis=0)
+    return Metric(float(counts / counted) if counted else math.nan, *interval_of_share(every))
 
 
 def _mean(value: float, *, counts: bool = True) -> Part:

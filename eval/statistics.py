@@ -80,6 +80,25 @@ def interval_of(
     return float(low), float(high)
 
 
+def interval_of_share(
+    parts: Numbers, *, level: float = LEVEL, draws: int = STATISTIC_DRAWS, seed: int = SEED
+) -> tuple[float, float]:
+    """Return what `interval_of` does of one statistic, many times as fast: all that counts over all that is counted.
+
+    ``parts`` (rows, 2) has of each row what counts and what is counted. Raises `ValueError` at 0 rows.
+    """
+    if not len(parts):
+        raise ValueError("An interval needs at least one row.")
+    rng = np.random.default_rng(seed)
+    rows = len(parts)
+    sums = np.concatenate([parts[rng.integers(rows, size=(n, rows))].sum(axis=1) for n in _blocks(draws, rows)])
+    known = sums[sums[:, 1] > 0]
+    if not known.size:
+        return math.nan, math.nan
+    low, high = np.quantile(known[:, 0] / known[:, 1], [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def compare(first: Sequence[float] | Numbers, second: Sequence[float] | Numbers) -> Difference:
     """Return how far the mean of ``first`` is above that of ``second``, which has the same questions in the same order.
 

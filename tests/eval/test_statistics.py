@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.statistics import compare, drawn_p_value, exact_p_value, interval, p_value
+from eval.statistics import compare, drawn_p_value, exact_p_value, interval, interval_of, interval_of_share, p_value
 
 small = st.lists(st.sampled_from([-1.0, -0.5, -0.1, 0.0, 0.1, 0.3, 0.5, 1.0]), min_size=1, max_size=8)
 
@@ -98,3 +98,21 @@ def test_the_same_values_get_the_same_figures_again():
     values = np.random.default_rng(3).random(50)
     assert interval(values) == interval(values)
     assert p_value(values - 0.45) == p_value(values - 0.45)
+
+
+parts = st.lists(st.tuples(st.floats(0, 1), st.sampled_from([0.0, 1.0, 2.0])), min_size=1, max_size=9)
+
+
+@given(parts)
+@settings(max_examples=25)
+def test_the_interval_of_a_share_is_that_of_its_plain_twin(rows):
+    """The same draws, one after the other and all at once; draws in which nothing is counted are left out."""
+    sums = np.array(rows)
+
+    def share(drawn):
+        counts, counted = sums[drawn].sum(axis=0)
+        return float(counts / counted) if counted else math.nan
+
+    assert interval_of_share(sums) == pytest.approx(interval_of(share, len(rows)), nan_ok=True)
+    with pytest.raises(ValueError, match="at least one row"):
+        interval_of_share(sums[:0])
