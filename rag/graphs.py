@@ -89,7 +89,8 @@ def import_openvino() -> Any:
 
 
 #: Kernels that a compiled graph keeps, each made for one shape of its inputs. Batches come in thousands of shapes, and
-#: the library's own 5,000 hold over a gigabyte after a day; with these a shape that comes back costs no more (`eval/LOG.md`).
+#: the library's own 5,000 hold over a gigabyte in the end; with these a shape that comes back costs no more, see
+#: `eval/LOG.md`.
 KERNELS = 64
 
 
