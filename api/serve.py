@@ -245,7 +245,6 @@ class _Server:
         for door in team.doors:
             door.close()
 
-
     def _see_left(self, team: _Team) -> None:
         """Return when no new connection reaches a team that was told to leave; a frozen one is not waited for."""
         end = time.monotonic() + CHILD_GRACE

@@ -139,12 +139,13 @@ class Worker:
 
     ``embed_idle`` on the clock is the time in which the embedder waited though a file was in hand. The child processes
     that read files end with the ``with`` block of this object, or with this object. One thread at a time may use it.
+    ``sandboxes`` are those that wait: they may come from a worker before this one, if the limits are the same.
     """
 
     citewell: Citewell
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
     clock: Clock = field(init=False)
-    _sandboxes: list[Sandbox] = field(default_factory=list)
+    sandboxes: list[Sandbox] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.clock = Clock("ingest", self.citewell.telemetry)
@@ -161,8 +162,8 @@ class Worker:
 
     def close(self) -> None:
         """End the child processes; the worker may be used again."""
-        while self._sandboxes:
-            self._sandboxes.pop().close()
+        while self.sandboxes:
+            self.sandboxes.pop().close()
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, looking for work every ``ingest.poll_seconds`` while there is none.
@@ -222,13 +223,13 @@ class Worker:
     def sandbox(self) -> Iterator[Sandbox]:
         """Lend a child process that waits for a document, or a new one."""
         try:
-            sandbox = self._sandboxes.pop()
+            sandbox = self.sandboxes.pop()
         except IndexError:
             sandbox = Sandbox(self.limits)
         try:
             yield sandbox
         finally:
-            self._sandboxes.append(sandbox)
+            self.sandboxes.append(sandbox)
 
     def _sweep(self) -> None:
         swept = sweep_folders() + self.citewell.store.sweep()

@@ -7,6 +7,7 @@ converted models is shared, since converting takes longer than most tests.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,15 @@ from rag.encoders import open_embedder
 from rag.protocols import Embedder
 from rag.settings import Settings, load_settings
 from tests.chromium import chromium, open_page  # noqa: F401
-from tests.postgres import catalog_url, empty_database, migrated, open_another, postgresql, postgresql_url  # noqa: F401
+from tests.postgres import (  # noqa: F401
+    catalog_url,
+    empty_database,
+    migrated,
+    migrated_file,
+    open_another,
+    postgresql,
+    postgresql_url,
+)
 
 for _name in [name for name in os.environ if name.startswith("CITEWELL_") and name != "CITEWELL_CACHE"]:
     del os.environ[_name]
@@ -38,9 +47,12 @@ SAMPLES = Path(__file__).parent.parent / "ingest" / "samples"
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """The defaults, over an empty data folder."""
-    return load_settings(data=tmp_path / "data")
+def settings(tmp_path: Path, migrated_file: Path) -> Settings:  # noqa: F811
+    """The defaults, over a data folder with an empty catalog: its tables are not made anew for each test."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shutil.copy(migrated_file, folder)
+    return load_settings(data=folder)
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,11 @@
 
     python -m tests.journey FOLDER PREFIX...
 
-Starts a server with its worker, uploads, asks, asks for a stream; stops it; then ingests, asks and reports from the
-command line. Each of our processes is started by the words of PREFIX, if there are any. Prints one line of JSON: where
-the server was, and what came of each step. Works with nothing but a loopback interface, which it takes up itself if it
-is down. What it speaks to is said by the environment.
+Starts a server with its worker, uploads, asks, asks for a stream, asks once more when the language model fails; stops
+it; then ingests, asks with the model and without, adds a golden question, reports and loads the measures from the
+command line. Each of our processes is started by the words of PREFIX, if there are any. The language model is scripted,
+and in this process, to be in the same network. Prints one line of JSON: where that was, and what came of each step.
+Works with nothing but a loopback interface, which it takes up itself if it is down.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ from typing import Any
 
 import httpx
 
+from tests.scripted_llm import CHAT, Reset, ScriptedLLM, stream
+
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "ingest" / "samples"
+COMMAND = [sys.executable, "-m", "api.cli"]
+MEASURES = "from eval.ranking import import_ir_measures; import_ir_measures()"
 QUESTION = "What is the hotel limit for domestic travel?"
+GOLDEN = {"question": QUESTION, "answer": "The hotel limit is 145 euros.", "documents": ["2026/travel-policy.pdf"]}
+#: By the language model, of every question.
+SAID = stream("The hotel limit for domestic travel is 145 euros per night. [1]")
 PATIENCE = 240
 #: Of Linux, see netdevice(7).
 GET_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 0x1
@@ -37,27 +45,39 @@ GET_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 0x1
 def main(folder: Path, prefix: list[str]) -> None:
     """Walk the journey over a data folder in ``folder``."""
     take_up_loopback()
-    data = folder / "data"
-    command = [*prefix, sys.executable, "-m", "api.cli"]
     told = {"interfaces": sorted(name for _, name in socket.if_nameindex()), "outside": outside()}
-    told |= served([*command, "serve", "--data", str(data), "--port", "0"], folder)
-    for name, arguments in {
-        "ingest": ["ingest", str(SAMPLES / "handbook"), "--collection", "second"],
-        "asked": ["ask", QUESTION, "--collection", "demo", "--json"],
-        "report": ["report", "run", "--collection", "demo", "--json"],
-    }.items():
-        done = subprocess.run(
-            [*command, *arguments, "--data", str(data)], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE,
-            check=False,
-        )  # fmt: skip
-        told[name] = {"status": done.returncode, "out": done.stdout[-20_000:], "err": done.stderr[-4_000:]}
+    with ScriptedLLM() as llm:
+        llm.on(CHAT, SAID)
+        model = {"CITEWELL_GENERATOR__KIND": "openai", "CITEWELL_GENERATOR__BASE_URL": llm.base_url}
+        data = {"CITEWELL_DATA": str(folder / "data")}
+        told |= served([*prefix, *COMMAND, "serve", "--port", "0"], folder, os.environ | data | model, llm)
+        llm.on(CHAT, SAID)
+        (folder / "golden.jsonl").write_text(json.dumps(GOLDEN) + "\n")
+        for name, arguments, settings in (
+            ("ingest", [*COMMAND, "ingest", str(SAMPLES / "handbook"), "--collection", "second"], model),
+            ("asked", [*COMMAND, "ask", QUESTION, "--collection", "demo", "--json"], model),
+            ("read", [*COMMAND, "ask", QUESTION, "--collection", "demo", "--json"], {}),
+            ("golden", [*COMMAND, "golden", "add", str(folder / "golden.jsonl"), "--collection", "demo"], {}),
+            ("report", [*COMMAND, "report", "run", "--collection", "demo", "--json"], model),
+            ("measures", [sys.executable, "-c", MEASURES], {}),
+        ):
+            told[name] = ended([*prefix, *arguments], os.environ | data | settings)
+        told |= {"model": llm.port, "chats": len(llm.chats)}
     sys.stdout.write(json.dumps(told) + "\n")
 
 
-def served(command: list[str], folder: Path) -> dict[str, Any]:
-    """Upload and ask over HTTP; return the server's address and what it answered."""
+def ended(command: list[str], variables: dict[str, str]) -> dict[str, Any]:
+    """Run a command to its end; return its status and what it wrote."""
+    done = subprocess.run(
+        command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    return {"status": done.returncode, "out": done.stdout[-200_000:], "err": done.stderr[-4_000:]}
+
+
+def served(command: list[str], folder: Path, variables: dict[str, str], llm: ScriptedLLM) -> dict[str, Any]:
+    """Upload and ask over HTTP, at last when the model hangs up; return what was answered."""
     with (folder / "server.log").open("w") as errors:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=errors, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
     url = re.search(r"http://\S+", line)
@@ -75,9 +95,12 @@ def served(command: list[str], folder: Path) -> dict[str, Any]:
         ask = {"question": QUESTION, "collections": ["demo"]}
         answer = client.post("/v1/ask", json=ask).raise_for_status().json()
         streamed = client.post("/v1/ask", json=ask | {"stream": True, "cache": False}).raise_for_status().text
+        llm.on(CHAT, (Reset(),))
+        fallen_back = client.post("/v1/ask", json=ask | {"cache": False}).raise_for_status().json()
     process.send_signal(signal.SIGTERM)
     status = process.wait(PATIENCE)
-    return {"url": url[0], "states": sorted(states), "answer": answer, "streamed": streamed, "stopped": status}
+    answers = {"answer": answer, "streamed": streamed, "fallen_back": fallen_back}
+    return {"states": sorted(states), "stopped": status} | answers
 
 
 def waiting(states: list[str]) -> bool:

@@ -149,6 +149,15 @@ def migrated(postgresql: Server) -> str:
     return "migrated"
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in SQLite: a file with an empty catalog."""
+    folder = tmp_path_factory.mktemp("migrated")
+    Catalog.in_folder(folder).close()
+    [file] = folder.iterdir()
+    return file
+
+
 @pytest.fixture
 def empty_database(postgresql: Server) -> Iterator[str]:
     """The URL of a database in which there is nothing."""
@@ -178,6 +187,7 @@ def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty catalog, on SQLite and on PostgreSQL in turn."""
     if request.param == "postgresql":
         return str(request.getfixturevalue("postgresql_url"))
+    shutil.copy(request.getfixturevalue("migrated_file"), tmp_path)
     return f"sqlite:///{tmp_path / 'catalog.sqlite3'}"
 
 

@@ -1,7 +1,8 @@
 """The product needs no network, and looks for none: real processes, over whole journeys.
 
-Once in a network namespace that has nothing but loopback, where everything has to work; and twice where every attempt
+One journey in a network namespace that has nothing but loopback, where everything has to work, and where every attempt
 of any process to reach something is recorded: by the kernel (strace), also what libraries in C try, and by Python.
+Where there is no namespace or no strace it is walked all the same, and only that promise is not looked at.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eval.scored import METRICS
 from rag.settings import load_settings
-from tests.scripted_llm import CHAT, ScriptedLLM, stream
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 500
@@ -42,78 +44,105 @@ sys.addaudithook(listen)
 """
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    """The environment of a user who has switched nothing off, with an empty home."""
-    for name in ("home", "tmp"):
+@dataclass(frozen=True)
+class Journey:
+    """A journey that was walked once, and all that watched it: each promise looks at its own part."""
+
+    folder: Path
+    told: dict[str, Any]
+    #: Why it was not walked in a network namespace, and why not under strace; empty if it was.
+    unconfined: str
+    untraced: str
+
+    @property
+    def calls(self) -> Path:
+        """Where strace has written what each thread tried, one file each."""
+        return self.folder / "calls"
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
+    """The journey of `tests.journey`: without a network, under strace, heard by Python, each where it can be had."""
+    folder = tmp_path_factory.mktemp("airgap")
+    for name in ("home", "tmp", "hooks", "calls"):
         (folder / name).mkdir()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(SWITCHES)}
-    places = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}
-    short = {"CITEWELL_REPORT__GENERATED": "1", "CITEWELL_REPORT__TRAFFIC": "1", "CITEWELL_SERVER__PROCESSES": "2"}
-    return kept | places | short | {"CITEWELL_CACHE": str(load_settings().cache)} | more
-
-
-def walk(folder: Path, variables: dict[str, str], before: list[str], prefix: list[str]) -> dict[str, Any]:
-    """Walk the journey of `tests.journey`, and check that all of it has gone well."""
+    (folder / "hooks" / "sitecustomize.py").write_text(RECORDER)
+    confined, unconfined = way_into_a_namespace()
+    tracer, untraced = way_to_trace(folder, confined)
+    hooked = ["env", f"PYTHONPATH={folder / 'hooks'}:{ROOT}"]
     done = subprocess.run(
-        [*before, sys.executable, "-m", "tests.journey", str(folder), *prefix],
-        cwd=ROOT, env=variables, capture_output=True, text=True, timeout=PATIENCE, check=False,
+        [*confined, sys.executable, "-m", "tests.journey", str(folder), *tracer, *hooked],
+        cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["states"] == ["ready"] * 9
-    assert told["stopped"] == 0
-    assert "145 euros" in told["answer"]["text"]
-    assert told["answer"]["citations"]
-    assert "event: done" in told["streamed"]
-    for name in ("ingest", "asked", "report"):
-        assert told[name]["status"] == 0, told[name]
-    assert "145 euros" in json.loads(told["asked"]["out"])["text"]
-    assert json.loads(told["report"]["out"])
-    return told
+    return Journey(folder, json.loads(done.stdout.splitlines()[-1]), unconfined, untraced)
 
 
-def way_into_a_namespace() -> list[str]:
-    """Return the words that start something in a network namespace of its own, as root or as anybody; none do: skip."""
+def environment(folder: Path) -> dict[str, str]:
+    """The environment of a user who has switched nothing off, with an empty home."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(SWITCHES)}
+    places = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}
+    short = {"CITEWELL_REPORT__GENERATED": "1", "CITEWELL_REPORT__TRAFFIC": "1", "CITEWELL_INGEST__PARSERS": "1"}
+    chosen = {"CITEWELL_SERVER__PROCESSES": "2", "CITEWELL_CACHE": str(load_settings().cache)}
+    return kept | places | short | chosen
+
+
+def way_into_a_namespace() -> tuple[list[str], str]:
+    """Return the words that start something in a network namespace of its own, as root or anybody; or why none do."""
     for way in (["unshare", "--net"], ["unshare", "--net", "--map-root-user"]):
         if shutil.which("unshare") and subprocess.run([*way, "true"], capture_output=True, check=False).returncode == 0:
-            return way
-    pytest.skip("network namespaces can not be made here: unshare --net is refused")
+            return way, ""
+    return [], "network namespaces can not be made here: unshare --net is refused"
 
 
-@pytest.mark.long
-def test_everything_works_without_any_network(tmp_path):
-    """Server, worker, upload, ask, stream, ingest and report, in a namespace whose one interface is loopback."""
-    told = walk(tmp_path, environment(tmp_path), way_into_a_namespace(), [])
-    assert told["interfaces"] == ["lo"]
-    assert told["outside"] == "Network is unreachable"
-
-
-def scripted() -> ScriptedLLM:
-    """A language model that says the same of every question."""
-    llm = ScriptedLLM()
-    llm.on(CHAT, stream("The hotel limit for domestic travel is 145 euros per night. [1]"))
-    return llm
-
-
-def model(llm: ScriptedLLM) -> dict[str, str]:
-    return {"CITEWELL_GENERATOR__KIND": "openai", "CITEWELL_GENERATOR__BASE_URL": llm.base_url}
-
-
-@pytest.mark.long
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
-def test_the_kernel_sees_no_attempt_to_reach_what_is_not_configured(tmp_path):
-    """Every connect and every datagram of every process and thread, parsers included, is to the model that is set."""
+def way_to_trace(folder: Path, confined: list[str]) -> tuple[list[str], str]:
+    """Return the words that start something under strace; or why that can not be done."""
+    if not shutil.which("strace"):
+        return [], "strace is not installed"
     tracer = ["strace", "-D", "-ff", "-qq", "--seccomp-bpf", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o"]
-    tried = subprocess.run([*tracer, str(tmp_path / "tried"), "true"], capture_output=True, text=True, check=False)
+    command = [*confined, *tracer, str(folder / "tried"), "true"]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
     if tried.returncode != 0:
-        pytest.skip(f"strace may not trace here: {tried.stderr}")
-    (tmp_path / "calls").mkdir()
-    prefix = [*tracer, str(tmp_path / "calls" / "of")]
-    with scripted() as llm:
-        walk(tmp_path, environment(tmp_path, **model(llm)), [], prefix)
-        assert reached(tmp_path / "calls") == ({("127.0.0.1", llm.port)}, set())
-        assert llm.chats
-    assert len([*(tmp_path / "calls").iterdir()]) > 20
+        return [], f"strace may not trace here: {tried.stderr}"
+    return [*tracer, str(folder / "calls" / "of")], ""
+
+
+@pytest.mark.long
+def test_the_whole_journey_goes_well(journey):
+    """Server, worker, upload, ask, stream, ingest and report, by the built-in reader as by a language model."""
+    told = journey.told
+    assert told["states"] == ["ready"] * 9
+    assert told["stopped"] == 0
+    for name in ("ingest", "asked", "read", "golden", "report", "measures"):
+        assert told[name]["status"] == 0, told[name]
+    by_model = [told["answer"], json.loads(told["asked"]["out"])]
+    by_reader = [told["fallen_back"], json.loads(told["read"]["out"])]
+    for answer in [*by_model, *by_reader]:
+        assert "145 euros" in answer["text"]
+        assert answer["citations"]
+    assert {answer["generator"] for answer in by_model} == {"openai:scripted-model"}
+    assert {answer["generator"] for answer in by_reader} == {"reader"}
+    assert "event: done" in told["streamed"]
+    assert [metric for metric in METRICS if f'"{metric}"' not in told["report"]["out"]] == []
+    assert told["chats"] > 4
+
+
+@pytest.mark.long
+def test_everything_works_without_any_network(journey):
+    """All of it has gone well, see above, in a namespace whose one interface is loopback."""
+    if journey.unconfined:
+        pytest.skip(journey.unconfined)
+    assert journey.told["interfaces"] == ["lo"]
+    assert journey.told["outside"] == "Network is unreachable"
+
+
+@pytest.mark.long
+def test_the_kernel_sees_no_attempt_to_reach_what_is_not_configured(journey):
+    """Every connect and every datagram of every process and thread, parsers included, is to the model that is set."""
+    if journey.untraced:
+        pytest.skip(journey.untraced)
+    assert reached(journey.calls) == ({("127.0.0.1", journey.told["model"])}, set())
+    assert len([*journey.calls.iterdir()]) > 20
 
 
 def reached(folder: Path) -> tuple[set[tuple[str, int]], set[str]]:
@@ -146,17 +175,18 @@ def test_the_reader_of_traces_finds_every_kind_of_address(tmp_path):
 
 
 @pytest.mark.long
-def test_python_sees_no_attempt_to_reach_what_is_not_configured(tmp_path):
+def test_python_sees_no_attempt_to_reach_what_is_not_configured(journey):
     """As above by Python's own audit events, which need no tracer; names that are looked up are recorded as well."""
-    (tmp_path / "hooks").mkdir()
-    (tmp_path / "hooks" / "sitecustomize.py").write_text(RECORDER)
-    with scripted() as llm:
-        variables = environment(tmp_path, **model(llm))
-        hooked = ["env", f"PYTHONPATH={tmp_path / 'hooks'}:{ROOT}"]
-        walk(tmp_path, variables, [], hooked)
-        lines = (tmp_path / "hooks" / "seen").read_text().splitlines()
-        assert llm.chats
+    lines = (journey.folder / "hooks" / "seen").read_text().splitlines()
     processes = {line for line in lines if line.startswith("process ")}
     assert any("worker" in line for line in processes)
     tried = {line for line in lines if not line.startswith("process ")}
-    assert {line for line in tried if str(llm.port) not in line} == set()
+    assert tried
+    assert {line for line in tried if str(journey.told["model"]) not in line} == set()
+
+
+@pytest.mark.long
+def test_no_telemetry_is_left_to_be_sent(journey):
+    """What is written in C++ keeps its events in files before it sends them: none are in the home, none in the rest."""
+    left = [str(path) for name in ("home", "tmp") for path in (journey.folder / name).rglob("*")]
+    assert not [path for path in left if "onnxruntime" in path or "ragas" in path or path.endswith(".ses")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -67,19 +68,26 @@ GROUND = {
 }  # fmt: skip
 
 
-def sources() -> list[Path]:
-    return [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+@cache
+def sources() -> tuple[Path, ...]:
+    return tuple(path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")))
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """The full names of all modules that a file imports, at its top or inside a function."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    found: set[str] = set()
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
-    return found
+    return frozenset(found)
 
 
 def module(path: Path) -> str:
@@ -142,5 +150,5 @@ def test_only_the_settings_read_the_environment() -> None:
 
 def test_a_listing_of_the_folders_shows_the_house() -> None:
     """Every module says in its first docstring what it does."""
-    silent = [module(path) for path in sources() if not ast.get_docstring(ast.parse(path.read_text()))]
+    silent = [module(path) for path in sources() if not ast.get_docstring(tree(path))]
     assert not silent

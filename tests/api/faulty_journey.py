@@ -63,7 +63,7 @@ def main(data: str, mark: str, secret: str) -> None:
         data=Path(data),
         log_level="debug",
         generator={"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": secret},
-        ingest={"attempts": 1},
+        ingest={"attempts": 1, "parsers": 1},
         answers={"cache": False},
     )
     configure_logging(settings, default="info")

@@ -14,8 +14,8 @@ import httpx
 import uvicorn
 
 from api.app import create_app
-from ingest.worker import Worker
 from rag.assembly import Citewell
+from tests.reading import read_waiting
 
 SAMPLES = Path(__file__).parents[2] / "ingest" / "samples"
 HOTEL = "What is the hotel limit for domestic travel?"
@@ -58,7 +58,7 @@ def problem(response: httpx.Response, status: int | None = None) -> dict[str, An
 
 def read_all(citewell: Citewell) -> None:
     """Do the worker's work until nothing waits."""
-    Worker(citewell).drain()
+    read_waiting(citewell)
 
 
 def upload(client: httpx.Client, collection: str, *files: tuple[str, bytes], metadata: Any = None) -> httpx.Response:

@@ -8,15 +8,17 @@ import json
 import threading
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 import structlog
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.batch_progress import Watch
 from api.batch_report import FIELDS
+from rag.catalog import Catalog
 from rag.records import State
 from rag.settings import load_settings
 from rag.store import open_store
@@ -183,35 +185,40 @@ def test_an_empty_batch_has_an_empty_report(client, demo):
     problem(client.get(f"/v1/batches/{batch}/report", params={"format": "xml"}), 422)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(count=st.integers(1, 17), turns=st.lists(st.integers(1, 6), min_size=1, max_size=6), order=st.randoms())
-def test_every_file_is_told_of_once_whatever_the_order(tmp_path_factory, count, turns, order):
-    """Files end in any order, between any looks: each is told once, and the id says up to where all were told."""
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+    """A catalog for many examples, each with a collection of its own."""
     with open_store(load_settings(data=tmp_path_factory.mktemp("watch"))) as store:
-        catalog = store.catalog
-        collection = catalog.create_collection("demo")
-        batch = catalog.open_batch(collection.id)
-        for number in range(count):
-            catalog.accept(collection.id, f"{number}", "0" * 64, 1, batch=batch)
-        owners = {version.id: f"o{n}" for n in range(count) if (version := catalog.claim(f"o{n}", 60, batch=batch))}
-        ending = sorted(owners)
-        order.shuffle(ending)
-        watch, told = Watch(catalog, batch, page=4), []
-        while ending:
-            for version_id in ending[: turns[len(told) % len(turns)]]:
-                catalog.fail(version_id, owners[version_id], "test", "It is a test.")
-                ending.remove(version_id)
-            look = watch.look()
-            assert look.is_over is not bool(ending)
-            assert {file.name for file in look.in_hand} <= {f"{number}" for number in range(count)}
-            for ended in look.ended:
-                told.append(ended.file.number)
-                assert set(range(ended.all_up_to + 1)) <= set(told)
-                assert ended.all_up_to + 1 not in told
-                assert ended.file.version is not None
-                assert ended.file.version.state is State.FAILED
-        assert sorted(told) == list(range(count))
-        assert watch.look().ended == ()
+        yield store.catalog
+
+
+@settings(max_examples=25)
+@given(count=st.integers(1, 17), turns=st.lists(st.integers(1, 6), min_size=1, max_size=6), order=st.randoms())
+def test_every_file_is_told_of_once_whatever_the_order(catalog, count, turns, order):
+    """Files end in any order, between any looks: each is told once, and the id says up to where all were told."""
+    collection = catalog.create_collection(uuid4().hex)
+    batch = catalog.open_batch(collection.id)
+    for number in range(count):
+        catalog.accept(collection.id, f"{number}", "0" * 64, 1, batch=batch)
+    owners = {version.id: f"o{n}" for n in range(count) if (version := catalog.claim(f"o{n}", 60, batch=batch))}
+    ending = sorted(owners)
+    order.shuffle(ending)
+    watch, told = Watch(catalog, batch, page=4), []
+    while ending:
+        for version_id in ending[: turns[len(told) % len(turns)]]:
+            catalog.fail(version_id, owners[version_id], "test", "It is a test.")
+            ending.remove(version_id)
+        look = watch.look()
+        assert look.is_over is not bool(ending)
+        assert {file.name for file in look.in_hand} <= {f"{number}" for number in range(count)}
+        for ended in look.ended:
+            told.append(ended.file.number)
+            assert set(range(ended.all_up_to + 1)) <= set(told)
+            assert ended.all_up_to + 1 not in told
+            assert ended.file.version is not None
+            assert ended.file.version.state is State.FAILED
+    assert sorted(told) == list(range(count))
+    assert watch.look().ended == ()
 
 
 @pytest.mark.parametrize("path", ["", "/files", "/report", "/events"])

@@ -66,6 +66,19 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded & HEAVY
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [pytest.param(["collections", "list", "--json"], id="good"), pytest.param(["documents", "show"], id="bad")],
+)
+def test_a_warm_command_says_what_a_cold_one_says(cli: Cli, arguments: list[str]) -> None:
+    """The other tests look at commands that are forked from a warm process: the same output, error and exit status."""
+    cold = subprocess.run(
+        [*COMMAND, *arguments], cwd=cli.folder, env=cli.environment(), capture_output=True, text=True, check=False
+    )
+    warm = cli(*arguments, status=cold.returncode)
+    assert (warm.out, warm.err) == (cold.stdout, cold.stderr)
+
+
 @pytest.fixture
 def in_process(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
     """The command line in this process, for sentences that need no process of their own; what it sets up is undone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,26 @@ from tests.cli_process import Cli
 SECRET = "The password of the lighthouse is halibut seven."
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    """A collection with a document that was replaced once, one with the same text, and another."""
-    folder = tmp_path / "files"
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection with a document that was replaced once, and another. Tests copy it."""
+    home = tmp_path_factory.mktemp("ingested")
+    folder = home / "files"
     folder.mkdir()
     (folder / "secret.txt").write_text(SECRET)
     (folder / "other.txt").write_text("The ferry leaves at noon.")
-    cli = Cli(tmp_path / "data", tmp_path)
+    cli = Cli(home / "data", home)
     cli("ingest", "files", "-c", "notes")
     (folder / "secret.txt").write_text("Nothing to see here.")
     cli("ingest", "files/secret.txt", "-c", "notes")
-    return cli
+    return home
+
+
+@pytest.fixture
+def cli(ingested: Path, tmp_path: Path) -> Cli:
+    """A copy of the data folder of `ingested`."""
+    shutil.copytree(ingested / "data", tmp_path / "data")
+    return Cli(tmp_path / "data", tmp_path)
 
 
 def remains(cli: Cli, text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,20 @@ QUESTION = "When does the ferry leave?"
 
 
 @pytest.fixture(scope="module")
-def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """A collection with one document; tests that change it name their own."""
-    return made(tmp_path_factory.mktemp("replay"))
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection with one document, and its file. Tests copy both."""
+    folder = tmp_path_factory.mktemp("replay")
+    (folder / "files").mkdir()
+    (folder / "files" / "ferry.txt").write_text("The ferry leaves at noon. It carries cars.")
+    Cli(folder / "data", folder)("ingest", "files", "-c", "notes")
+    return folder
 
 
-def made(folder: Path) -> Cli:
-    files = folder / "files"
-    files.mkdir()
-    (files / "ferry.txt").write_text("The ferry leaves at noon. It carries cars.")
-    cli = Cli(folder / "data", folder)
-    cli("ingest", "files", "-c", "notes")
-    return cli
+@pytest.fixture
+def cli(ingested: Path, tmp_path: Path) -> Cli:
+    """A copy of `ingested`."""
+    shutil.copytree(ingested, tmp_path, dirs_exist_ok=True)
+    return Cli(tmp_path / "data", tmp_path)
 
 
 def test_an_answer_is_listed_shown_replayed_and_removed(cli: Cli) -> None:
@@ -50,11 +53,10 @@ def test_an_answer_is_listed_shown_replayed_and_removed(cli: Cli) -> None:
         assert "no answer" in cli(*command, answer["id"], status=2).err
 
 
-def test_a_changed_document_changes_the_answer_and_the_status(tmp_path: Path) -> None:
+def test_a_changed_document_changes_the_answer_and_the_status(cli: Cli) -> None:
     """Status 1, the lines that differ, and the documents that came and went."""
-    cli = made(tmp_path)
     answer = cli("ask", QUESTION, "-c", "notes", "--json").json
-    (tmp_path / "files" / "ferry.txt").write_text("The ferry leaves at dusk. It carries cars.")
+    (cli.folder / "files" / "ferry.txt").write_text("The ferry leaves at dusk. It carries cars.")
     cli("ingest", "files", "-c", "notes")
     out = cli("replay", answer["id"], status=1).out
     assert "- The ferry leaves at noon." in out

@@ -188,25 +188,20 @@ def test_all_collections_are_searched_unless_some_are_named(command, url):
     run(command, nothing_but_empty, "--url", url, "--collection", "empty")
 
 
-def test_a_document_is_read_part_by_part(command, url, indexed):
+def test_a_document_is_read_part_by_part(calling, indexed):
     """The parts, each with where to go on, make up the parsed text, and no part is longer than was asked for."""
     collection = indexed.store.catalog.collection("demo")
     document = indexed.store.catalog.find_document(collection.id, "handbook/onboarding.md")
     whole = indexed.store.catalog.source_text(document.live_version_id)
-
-    async def work(client: Client) -> None:
-        parts, start = [], 0
-        while start is not None:
-            place = {"document_id": document.id, "start": start, "length": 700}
-            part = (await client.call_tool("fetch_document", place)).structured_content
-            assert (part["start"], part["end"], part["length"]) == (start, start + len(part["text"]), len(whole))
-            parts.append(part["text"])
-            start = part["next_start"]
-        assert len(parts) > 1
-        assert max(map(len, parts)) == 700
-        assert "".join(parts) == whole
-
-    run(command, work, "--url", url)
+    parts, start = [], 0
+    while start is not None:
+        part = calling("fetch_document", {"document_id": document.id, "start": start, "length": 700}).structured_content
+        assert (part["start"], part["end"], part["length"]) == (start, start + len(part["text"]), len(whole))
+        parts.append(part["text"])
+        start = part["next_start"]
+    assert len(parts) > 1
+    assert max(map(len, parts)) == 700
+    assert "".join(parts) == whole
 
 
 @pytest.mark.parametrize(
@@ -236,9 +231,9 @@ def test_a_document_is_read_part_by_part(command, url, indexed):
         ),
     ],
 )  # fmt: skip
-def test_what_goes_wrong_is_a_tools_error_with_one_sentence(failing, tool, arguments, sentence):
+def test_what_goes_wrong_is_a_tools_error_with_one_sentence(calling, tool, arguments, sentence):
     """No exception's name, no trace-back: a sentence that a model can act on."""
-    result = failing(tool, arguments)
+    result = calling(tool, arguments)
     assert result.is_error
     assert sentence in text(result)
     assert text(result).endswith(".")
@@ -246,9 +241,9 @@ def test_what_goes_wrong_is_a_tools_error_with_one_sentence(failing, tool, argum
 
 
 @pytest.fixture(scope="module")
-def failing(indexed, reading, tmp_path_factory):
-    """Call a tool of one process that all cases share."""
-    command = Command(indexed.store.settings.data, tmp_path_factory.mktemp("failing"))
+def calling(indexed, reading, tmp_path_factory):
+    """Call a tool of one process that several tests share."""
+    command = Command(indexed.store.settings.data, tmp_path_factory.mktemp("calling"))
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(command.client("--url", str(reading.base_url))) as client,
@@ -256,15 +251,11 @@ def failing(indexed, reading, tmp_path_factory):
         yield partial(portal.call, client.call_tool)
 
 
-def test_an_unknown_tool_is_an_error_of_the_protocol(command, url):
+def test_an_unknown_tool_is_an_error_of_the_protocol(calling):
     """It names the tools that there are, and the next call is answered."""
-
-    async def work(client: Client) -> None:
-        with pytest.raises(MCPError, match="search, ask, fetch_document, list_collections"):
-            await client.call_tool("delete_document", {})
-        assert not (await client.call_tool("list_collections", {})).is_error
-
-    run(command, work, "--url", url)
+    with pytest.raises(MCPError, match="search, ask, fetch_document, list_collections"):
+        calling("delete_document", {})
+    assert not calling("list_collections", {}).is_error
 
 
 def test_a_server_that_does_not_run_is_told_at_the_call(command):
@@ -346,19 +337,11 @@ def test_standard_output_holds_the_protocol_alone_and_the_process_ends_with_its_
     assert "Traceback" not in log
 
 
-def test_an_interrupt_ends_it_too(command, url):
-    """Ctrl-C in a terminal: at once and without a trace-back."""
-    with command.process("--url", url) as process:
-        process.stdin.write(json.dumps(HELLO) + "\n")
-        process.stdin.flush()
-        assert json.loads(process.stdout.readline())["id"] == 1
-        process.send_signal(signal.SIGINT)
-        assert process.wait(SECONDS) == -signal.SIGINT
-        assert "Traceback" not in process.stderr.read()
+def test_nonsense_on_the_input_harms_nobody_and_an_interrupt_ends_it(command, url):
+    """What is no message is passed over or refused, and the next message is answered.
 
-
-def test_nonsense_on_the_input_harms_nobody(command, url):
-    """What is no message is passed over or refused, and the next message is answered."""
+    Ctrl-C in a terminal ends it as well as the end of its input: at once and without a trace-back.
+    """
     with command.process("--url", url) as process:
         for line in ("nonsense", "{}", '{"jsonrpc": "2.0", "id": 7, "method": "no/such"}', json.dumps(HELLO)):
             process.stdin.write(line + "\n")
@@ -366,8 +349,9 @@ def test_nonsense_on_the_input_harms_nobody(command, url):
         ids = []
         while 1 not in ids:
             ids.append(json.loads(process.stdout.readline()).get("id"))
-        process.stdin.close()
-        assert process.wait(SECONDS) == 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == -signal.SIGINT
+        assert "Traceback" not in process.stderr.read()
 
 
 def test_it_can_serve_on_loopback_instead(command, url):

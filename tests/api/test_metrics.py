@@ -18,13 +18,12 @@ from hypothesis import strategies as st
 
 from api.metrics import Numbers
 from api.shared_numbers import FOLDER, SharedNumbers, forget_the_dead
-from ingest.worker import Worker
 from rag.access import Role
 from rag.assembly import Citewell, open_citewell
 from rag.settings import GeneratorSettings, ObserveSettings, Settings
 from rag.telemetry import Telemetry
 from rag.testing import WordEmbedder
-from tests.api.live import problem, serving, upload
+from tests.api.live import problem, read_all, serving, upload
 from tests.api.scraped import Page
 from tests.api.served import ROOT, started, until
 from tests.scripted_llm import CHAT, ScriptedLLM, reply
@@ -43,7 +42,7 @@ def observed(settings: Settings, **numbers: bool) -> Iterator[tuple[Citewell, ht
     ):
         client.post("/v1/collections", json={"name": "secretname"})
         upload(client, "secretname", ("limit.md", LIMIT))
-        Worker(citewell).drain()
+        read_all(citewell)
         yield citewell, client
 
 
@@ -101,7 +100,7 @@ def test_rows_that_an_index_has_not_taken_in_are_counted_until_it_is_searched(se
         client.post("/v1/ask", json=ASK)
         assert Page.of(client)["citewell_index_behind_rows"] == 0
         upload(client, "secretname", ("more.md", b"Buses are paid. " * 3))
-        Worker(citewell).drain()
+        read_all(citewell)
         [collection] = citewell.store.catalog.list_collections()
         rows = citewell.store.catalog.pulse(collection.id).last_seq
         assert Page.of(client)["citewell_index_behind_rows"] == rows - 1 or rows == 1
@@ -283,7 +282,6 @@ def test_a_disk_that_takes_no_files_costs_the_sharing_and_nothing_else(settings:
     """Where the folder can not be made, a process counts for itself."""
     from api.metrics import open_numbers
 
-    settings.data.mkdir(parents=True)
     (settings.data / FOLDER).write_text("in the way")
     numbers = open_numbers(settings, "server")
     with open_citewell(settings, embedder=WordEmbedder(), telemetry=Telemetry(numbers)) as citewell:

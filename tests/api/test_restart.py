@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import signal
 import sqlite3
 import threading
@@ -14,28 +16,48 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.api.live import HOTEL, events, upload
+from ingest.worker import accept
+from rag.assembly import open_citewell
+from rag.protocols import Embedder
+from rag.settings import load_settings
+from tests.api.live import HOTEL, events, read_all, upload
 from tests.api.served import PATIENCE, Served, started, until
 from tests.processes import alive
 from tests.scripted_llm import CHAT, Pause, ScriptedLLM, stream
 
-POLICY = ("limit.txt", b"The hotel limit for domestic travel is 145 euros per night.")
+POLICY = b"The hotel limit for domestic travel is 145 euros per night."
 ASK = {"question": HOTEL, "collections": ["demo"], "stream": True}
 #: Seconds between two requests of a client that asks all the time: who has all processors to itself starts nothing.
 BREATH = 0.02
+WORKERLESS = {"CITEWELL_SERVER__WORKER": "false"}
+#: One process that answers, and none that reads files.
+ALONE = {"CITEWELL_SERVER__PROCESSES": "1", **WORKERLESS}
 WHOLE = "The limit is 145 euros per night. [1]"
 
 
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> Path:
+    """A data folder whose collection ``demo`` holds one document. Tests serve a copy."""
+    data = tmp_path_factory.mktemp("policy") / "data"
+    with open_citewell(load_settings(data=data), embedder=embedder) as citewell:
+        catalog = citewell.store.catalog
+        accept(citewell.store, catalog.create_collection("demo"), "limit.txt", io.BytesIO(POLICY))
+        read_all(citewell)
+        assert catalog.pulse(catalog.collection("demo").id).last_seq == 1
+    return data
+
+
 @contextmanager
-def answering(folder: Path, pause: float, **variables: str) -> Iterator[tuple[Served, ScriptedLLM]]:
-    """A server over one document, whose language model stops in the middle of each answer for so many seconds."""
+def answering(policy: Path, folder: Path, pause: float, **variables: str) -> Iterator[tuple[Served, ScriptedLLM]]:
+    """A server over one document, whose language model stops in the middle of each answer for so many seconds.
+
+    It has one process and no worker, unless ``variables`` say otherwise.
+    """
+    shutil.copytree(policy, folder / "data")
     with ScriptedLLM() as llm:
         llm.on(CHAT, stream("The limit is 145 euros", Pause(pause), " per night. [1]"))
         model = {"CITEWELL_GENERATOR__KIND": "openai", "CITEWELL_GENERATOR__BASE_URL": llm.base_url}
-        with started(folder / "data", folder / "log", **model, **variables) as server:
-            server.client.post("/v1/collections", json={"name": "demo"}).raise_for_status()
-            [document] = upload(server.client, "demo", POLICY).json()["documents"]
-            until(lambda: server.client.get(f"/v1/documents/{document['id']}").json()["state"] == "ready")
+        with started(folder / "data", folder / "log", **ALONE | model | variables) as server:
             yield server, llm
 
 
@@ -51,9 +73,9 @@ def half_an_answer(server: Served) -> Iterator[Iterator[tuple[str, str, dict]]]:
         yield told
 
 
-def test_a_stream_that_runs_when_the_server_is_stopped_is_finished(tmp_path):
+def test_a_stream_that_runs_when_the_server_is_stopped_is_finished(policy, tmp_path):
     """It goes on to its end, while nobody new is let in; the server then ends in good order."""
-    with answering(tmp_path, pause=4) as (server, llm), half_an_answer(server) as told:
+    with answering(policy, tmp_path, pause=4) as (server, llm), half_an_answer(server) as told:
         server.process.send_signal(signal.SIGTERM)
         until(lambda: not accepts(server))
         rest = list(told)
@@ -70,9 +92,9 @@ def accepts(server: Served) -> bool:
         return False
 
 
-def test_a_stopped_server_does_not_wait_for_ever(tmp_path):
+def test_a_stopped_server_does_not_wait_for_ever(policy, tmp_path):
     """An answer that takes longer than ``server.grace_seconds`` is broken off, and the model is told."""
-    with answering(tmp_path, pause=600, CITEWELL_SERVER__GRACE_SECONDS="1") as (server, llm):
+    with answering(policy, tmp_path, pause=600, CITEWELL_SERVER__GRACE_SECONDS="1") as (server, llm):
         with half_an_answer(server) as told:
             server.process.send_signal(signal.SIGTERM)
             with pytest.raises(httpx.RemoteProtocolError):
@@ -81,10 +103,10 @@ def test_a_stopped_server_does_not_wait_for_ever(tmp_path):
         assert llm.hung_up.wait(PATIENCE)
 
 
-def test_a_second_signal_waits_for_no_answer(tmp_path):
+def test_a_second_signal_waits_for_no_answer(policy, tmp_path):
     """Who presses Ctrl-C twice has the server ended at once."""
     with (
-        answering(tmp_path, pause=600, CITEWELL_SERVER__GRACE_SECONDS="500") as (server, _),
+        answering(policy, tmp_path, pause=600, CITEWELL_SERVER__GRACE_SECONDS="500") as (server, _),
         half_an_answer(server) as told,
     ):
         server.process.send_signal(signal.SIGINT)
@@ -136,10 +158,11 @@ def calling(server: Served, count: int) -> Iterator[list[Caller]]:
 
 
 @pytest.mark.long
-def test_no_request_fails_while_the_processes_are_replaced(tmp_path):
+def test_no_request_fails_while_the_processes_are_replaced(policy, tmp_path):
     """Under constant requests, with a stream that began before: every request is answered, in the end by new ones."""
+    team = {"CITEWELL_SERVER__PROCESSES": "2", "CITEWELL_SERVER__WORKER": "true"}
     with (
-        answering(tmp_path, pause=8, CITEWELL_SERVER__PROCESSES="2") as (server, _),
+        answering(policy, tmp_path, pause=8, **team) as (server, _),
         calling(server, 3) as callers,
         half_an_answer(server) as told,
     ):
@@ -163,7 +186,7 @@ def test_new_processes_read_the_settings_anew_and_bad_ones_change_nothing(tmp_pa
     """The settings file may change between; where it can not be read, or names another place, all goes on as before."""
     file = tmp_path / "citewell.toml"
     file.write_text("[server]\nmax_question_chars = 100\nprocesses = 1\n")
-    with started(tmp_path / "data", tmp_path / "log", CITEWELL_CONFIG=str(file)) as server:
+    with started(tmp_path / "data", tmp_path / "log", CITEWELL_CONFIG=str(file), **WORKERLESS) as server:
         server.client.post("/v1/collections", json={"name": "demo"})
         ask = {"question": "cat " * 10, "collections": ["demo"]}
         assert server.client.post("/v1/ask", json=ask).status_code == 200
@@ -185,7 +208,7 @@ def test_a_worker_that_is_stopped_hands_its_file_back(tmp_path):
     """What it has in hand waits in the queue again at once, without a try or a death counted against it."""
     data = tmp_path / "data"
     text = "\n\n".join(f"Paragraph {number} tells of the harbour and its ships. " * 20 for number in range(3000))
-    with started(data, tmp_path / "log") as server:
+    with started(data, tmp_path / "log", CITEWELL_SERVER__PROCESSES="1") as server:
         server.client.post("/v1/collections", json={"name": "demo"})
         [document] = upload(server.client, "demo", ("long.txt", text.encode())).json()["documents"]
         state = lambda: server.client.get(f"/v1/documents/{document['id']}").json()["state"]  # noqa: E731

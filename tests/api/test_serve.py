@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,9 @@ from tests.api.live import HOTEL, SAMPLES, events, problem, upload
 from tests.api.served import PATIENCE, ROOT, Served, command, environment, run, started, until
 from tests.processes import alive
 
+#: Seconds between two requests of a client that asks all the time.
+BREATH = 0.02
+
 
 def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
     """Return what a refused start wrote: one line, no trace-back, and a status that is not 0."""
@@ -34,10 +38,14 @@ def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of two request processes; tests may kill a child, which comes back. On SIGTERM all of them end."""
     folder = tmp_path_factory.mktemp("served")
-    with started(folder / "data", folder / "log") as server:
+    with started(folder / "data", folder / "log", CITEWELL_SERVER__PROCESSES="2") as server:
         yield server
+        children = [*server.answering(), *server.workers()]
+        assert len(children) == 3
         assert server.stop() == 0
+        assert not any(map(alive, children))
 
 
 def test_from_upload_to_answer_to_deletion(served):
@@ -94,30 +102,17 @@ def test_only_this_machine_is_served(tmp_path, host):
     assert not (tmp_path / "data").exists()
 
 
-def test_a_worker_that_dies_is_started_again(tmp_path):
-    """Killed, it comes back by itself, the log says so, and uploads are read as before. Both end on SIGTERM."""
-    with started(tmp_path / "data", tmp_path / "log") as server:
-        until(server.workers)
-        [first] = server.workers()
-        os.kill(first, signal.SIGKILL)
-        until(lambda: server.workers() not in ([], [first]))
-        server.client.post("/v1/collections", json={"name": "demo"})
-        [document] = upload(server.client, "demo", ("cat.txt", b"The cat is grey.")).json()["documents"]
-        until(lambda: server.client.get(f"/v1/documents/{document['id']}").json()["state"] == "ready")
-        [second] = server.workers()
-        assert "worker ended, it is started again" in server.log.read_text()
-        assert server.stop() == 0
-        assert not alive(second)
-
-
-def test_a_worker_ends_when_its_server_is_killed(tmp_path):
-    """Nothing is left running, and the data folder is free for the next server at once."""
-    with started(tmp_path / "data", tmp_path / "log") as server:
-        until(lambda: "worker started" in server.log.read_text())
-        [worker] = server.workers()
-        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
-        with hold(tmp_path / "data"):
-            until(lambda: not alive(worker))
+def test_a_worker_that_dies_is_started_again(served):
+    """Killed, it comes back by itself, the log says so, and uploads are read as before."""
+    client = served.client
+    until(served.workers)
+    [first] = served.workers()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: served.workers() not in ([], [first]))
+    client.post("/v1/collections", json={"name": "cats"})
+    [document] = upload(client, "cats", ("cat.txt", b"The cat is grey.")).json()["documents"]
+    until(lambda: client.get(f"/v1/documents/{document['id']}").json()["state"] == "ready")
+    assert "worker ended, it is started again" in served.log.read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -139,58 +134,53 @@ def sockets(pid: int) -> int:
     return sum(str(file.readlink()).startswith("socket:") for file in Path(f"/proc/{pid}/fd").iterdir())
 
 
-def test_every_process_answers_and_one_that_dies_comes_back(tmp_path):
+def test_every_process_answers_and_one_that_dies_comes_back(served):
     """Connections are spread over both; one is killed and replaced, and new connections are answered always."""
-    with started(tmp_path / "data", tmp_path / "log", CITEWELL_SERVER__PROCESSES="2") as server:
-        first, second = server.answering()
-        assert server.client.post("/v1/collections", json={"name": "demo"}).status_code == 201
-        body = {"query": "cat", "collections": ["demo"]}
-        before = sockets(second)
-        with ExitStack() as opened:
-            clients = [
-                opened.enter_context(httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False))
-                for _ in range(32)
-            ]
-            assert [client.post("/v1/search", json=body).json()["passages"] for client in clients] == [[]] * 32
-            assert before < sockets(second) < before + 32
-        os.kill(second, signal.SIGKILL)
-        until(lambda: not alive(second))
-        while len(server.answering()) < 2:
-            assert httpx.get(f"{server.url}/health/live", timeout=PATIENCE, trust_env=False).status_code == 200
-        assert "request process ended, it is started again" in server.log.read_text()
-        [third] = set(server.answering()) - {first}
-        assert server.stop() == 0
-        assert not alive(third)
+    first, second = served.answering()
+    assert served.client.post("/v1/collections", json={"name": "spread"}).status_code == 201
+    body = {"query": "cat", "collections": ["spread"]}
+    before = sockets(second)
+    with ExitStack() as opened:
+        clients = [
+            opened.enter_context(httpx.Client(base_url=served.url, timeout=PATIENCE, trust_env=False))
+            for _ in range(32)
+        ]
+        assert [client.post("/v1/search", json=body).json()["passages"] for client in clients] == [[]] * 32
+        assert before < sockets(second) < before + 32
+    os.kill(second, signal.SIGKILL)
+    until(lambda: not alive(second))
+    with httpx.Client(timeout=PATIENCE, trust_env=False, headers={"Connection": "close"}) as client:
+        while len(served.answering()) < 2:
+            assert client.get(f"{served.url}/health/live").status_code == 200
+            time.sleep(BREATH)
+    [third] = set(served.answering()) - {first}
+    assert third != second
+    assert "request process ended, it is started again" in served.log.read_text()
 
 
-def test_request_processes_end_when_their_server_is_killed(tmp_path):
-    """They notice at once, and the port is free for the next server."""
+def test_the_children_of_a_server_end_when_it_is_killed(tmp_path):
+    """They notice at once: nothing is left running, and port and data folder are free for the next server."""
     with started(tmp_path / "data", tmp_path / "log", CITEWELL_SERVER__PROCESSES="2") as server:
-        both = server.answering()
+        until(lambda: "worker started" in server.log.read_text())
+        children = [*server.answering(), *server.workers()]
+        assert len(children) == 3
         port = int(server.url.rsplit(":", 1)[1])
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
-        until(lambda: not any(map(alive, both)))
+        with hold(tmp_path / "data"):
+            until(lambda: not any(map(alive, children)))
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))
 
 
-def test_a_server_that_can_not_open_its_parts_says_why(tmp_path):
+def test_a_server_that_can_not_open_its_parts_says_why(tmp_path, monkeypatch):
     """What a request process can not do is the sentence of the server that is refused."""
+    monkeypatch.setenv("CITEWELL_SERVER__PROCESSES", "1")
     data = tmp_path / "data"
     data.mkdir()
     (data / "catalog.sqlite3").write_text("this is no database, and was never meant to be one " * 100)
     sentence = one_sentence(run(data, "--port", "0"))
     assert "catalog" in sentence
-
-
-def test_a_server_without_a_worker_has_none(tmp_path):
-    """With `server.worker` off nothing reads files beside it; a worker of its own may."""
-    with started(tmp_path / "data", tmp_path / "log", CITEWELL_SERVER__WORKER="false") as server:
-        assert server.client.get("/health/ready").status_code == 200
-        assert server.workers() == []
-        assert server.answering()
-        assert server.stop() == 0
 
 
 def test_what_a_request_process_is_told_are_the_settings_of_its_server(tmp_path, monkeypatch):
@@ -204,9 +194,13 @@ def test_what_a_request_process_is_told_are_the_settings_of_its_server(tmp_path,
     assert told.database.get_secret_value() == "postgresql://u:p@h/d"
 
 
-def test_a_stopped_server_finishes_its_answer(served, tmp_path):
-    """A request that runs when the signal comes is answered."""
-    with started(tmp_path / "data", tmp_path / "log") as server:
+def test_a_server_without_a_worker_has_none_and_finishes_its_answer_when_stopped(tmp_path):
+    """With `server.worker` off nothing reads files beside it. A request that runs when the signal comes is answered."""
+    alone = {"CITEWELL_SERVER__WORKER": "false", "CITEWELL_SERVER__PROCESSES": "1"}
+    with started(tmp_path / "data", tmp_path / "log", **alone) as server:
+        assert server.client.get("/health/ready").status_code == 200
+        assert server.workers() == []
+        assert len(server.answering()) == 1
         server.client.post("/v1/collections", json={"name": "demo"})
         got: list[httpx.Response] = []
 

@@ -29,8 +29,9 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def torch_embedder():
+    """One thread: on a busy machine the threads of one pass wait for each other, which costs many times as much."""
     settings = load_settings()
-    return open_embedder(EmbedderSettings(backend="torch"), settings.cache)
+    return open_embedder(EmbedderSettings(backend="torch", threads=1), settings.cache)
 
 
 @pytest.fixture(params=["openvino", "torch", "words"])

@@ -137,8 +137,8 @@ class LifeInMilvus(IndexLife):
             self.site.milvus.drop(data.draw(st.sampled_from(names)))
 
 
-def test_index_life_in_milvus(lite):
-    LifeInMilvus.engine = lite
+def test_index_life_in_milvus(lite, migrated_file):
+    LifeInMilvus.engine, LifeInMilvus.empty = lite, migrated_file
     rules = settings(max_examples=8, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(LifeInMilvus, settings=rules)
 

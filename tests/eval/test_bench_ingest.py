@@ -94,8 +94,10 @@ def test_a_command_that_fails_ends_the_benchmark_with_its_words(tmp_path):
         finished(process)
 
 
-def test_a_small_run_tells_every_figure(tmp_path, capsys):
+def test_a_small_run_tells_every_figure(tmp_path, capsys, monkeypatch):
     """Corpus and freshness with twelve files, through the real commands; the lab log gets what is printed."""
+    for name in ("SERVER__PROCESSES", "INGEST__PARSERS"):  # one of each is enough for so few files
+        monkeypatch.setenv(f"CITEWELL_{name}", "1")
     log = tmp_path / "LOG.md"
     log.write_text("# Log\n")
     main(["--count", "12", "--uploads", "1", "--only", "corpus", "--only", "freshness", "--log", str(log)])

@@ -147,6 +147,7 @@ def test_a_small_run_tells_every_table(tmp_path, cache, capsys, monkeypatch):
     for name in ("squad", "nq_qed", "clapnq", "hotpotqa"):
         data_set(tmp_path / "sets", name, 6)
     monkeypatch.setenv("CITEWELL_CACHE", str(cache))
+    monkeypatch.setenv("CITEWELL_SERVER__PROCESSES", "1")
     log = tmp_path / "LOG.md"
     log.write_text("# Log\n")
     options = ["--data", str(tmp_path / "sets"), "--log", str(log), "--passages", "20", "--asked", "8"]

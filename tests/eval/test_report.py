@@ -5,11 +5,13 @@ Sixty documents, each of which says the colour of one flag, and a golden questio
 
 from __future__ import annotations
 
+import shutil
 import threading
 import zlib
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,11 +76,10 @@ def reported(citewell: Citewell, parts: Parts = GOLDEN_ONLY, **values: Any) -> F
     return findings_of(citewell.store.catalog, citewell.store.catalog.report(asked.id))
 
 
-@pytest.fixture
-def plain_settings(tmp_path) -> Settings:
+def settings_in(folder: Path) -> Settings:
     """The parts that count words: what they do can be told beforehand."""
     return load_settings(
-        data=tmp_path / "data",
+        data=folder / "data",
         generator={"reader": "words"},
         judge={"kind": "words"},
         retrieval={"top_k": 3, "rerank_candidates": 60},
@@ -86,9 +87,15 @@ def plain_settings(tmp_path) -> Settings:
 
 
 @pytest.fixture
-def flags(plain_settings: Settings) -> Iterator[Citewell]:
-    """Sixty documents with a golden question each, and a first report on them."""
-    with open_citewell(plain_settings, embedder=EMBEDDER) as citewell:
+def plain_settings(tmp_path: Path) -> Settings:
+    return settings_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data of sixty documents with a golden question each, and a first report on them."""
+    folder = tmp_path_factory.mktemp("first")
+    with open_citewell(settings_in(folder), embedder=EMBEDDER) as citewell:
         for number in range(COUNT):
             put(citewell, f"{number}.txt", about(number))
         golden = [
@@ -102,6 +109,14 @@ def flags(plain_settings: Settings) -> Iterator[Citewell]:
         found = reported(citewell)
         assert found.headlines["correctness"].value == 1
         assert found.failed == []
+    return folder
+
+
+@pytest.fixture
+def flags(first: Path, tmp_path: Path) -> Iterator[Citewell]:
+    """A copy of it, opened."""
+    shutil.copytree(first / "data", tmp_path / "data")
+    with open_citewell(settings_in(tmp_path), embedder=EMBEDDER) as citewell:
         yield citewell
 
 

@@ -372,7 +372,7 @@ def test_the_command_tunes_promotes_and_takes_back(tmp_path):
     folder.mkdir()
     rng = random.Random(6)
     rows = []
-    for number in range(100):
+    for number in range(80):
         words = rng.sample(WORDS, 6)
         (folder / f"{number}.txt").write_text(f"The {words[0]} of {words[1]} is kept in the {words[2]} {words[3]}.\n")
         rows.append({"question": f"where is the {words[0]} of {words[1]}?", "document": f"{number}.txt"})
@@ -380,7 +380,7 @@ def test_the_command_tunes_promotes_and_takes_back(tmp_path):
     cli("ingest", folder, "-c", "docs")
     found = cli("tune", "-c", "docs", "--questions", "q.jsonl", "--steps", "weights,adapter", "--json").json
     assert [step["name"] for step in found["steps"]] == ["weights", "adapter"]
-    assert found["questions"] == {"file": 100}
+    assert found["questions"] == {"file": 80}
     assert found["promoted"] == (found["tuning"] is not None)
     assert (
         "better; nothing was changed." in cli("tune", "-c", "docs", "--questions", "q.jsonl", "--steps", "weights").out

@@ -15,6 +15,7 @@ from rag.assembly import Citewell, open_citewell
 from rag.records import Collection, State
 from rag.settings import Settings
 from tests.ingest.test_resume import CountingEmbedder, parts, quick
+from tests.reading import reading_worker
 
 
 @pytest.fixture
@@ -38,9 +39,8 @@ def collection(words: Citewell) -> Collection:
 
 
 @pytest.fixture
-def worker(words: Citewell) -> Iterator[Worker]:
-    with Worker(words) as opened:
-        yield opened
+def worker(words: Citewell) -> Worker:
+    return reading_worker(words)
 
 
 def zipped(**files: bytes) -> bytes:

@@ -20,6 +20,7 @@ from rag.protocols import Encoding, Role
 from rag.records import Collection, Document, State
 from rag.settings import Settings
 from rag.testing import WordEmbedder
+from tests.reading import reading_worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ def quick(settings: Settings) -> Settings:
 
 @contextmanager
 def opened(settings: Settings, embedder: CountingEmbedder) -> Iterator[tuple[Citewell, Collection, Worker]]:
-    with open_citewell(quick(settings), embedder=embedder) as citewell, Worker(citewell) as worker:
-        yield citewell, citewell.store.catalog.ensure_collection("c"), worker
+    with open_citewell(quick(settings), embedder=embedder) as citewell:
+        yield citewell, citewell.store.catalog.ensure_collection("c"), reading_worker(citewell)
 
 
 def parts(count: int, **changed: str) -> bytes:

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from ingest.leases import LeaseLost, Leases
-from ingest.worker import Worker, accept, accept_file
+from ingest.worker import accept, accept_file
 from rag.assembly import open_citewell
 from rag.catalog import Accepted, Retry
 from rag.errors import BadInput, DocumentTooLarge, Unavailable
 from rag.records import Stage, State
 from rag.testing import WordEmbedder
+from tests.reading import read_waiting, reading_worker
 
 
 def searchable(citewell, collection: str, words: str) -> list[str]:
@@ -35,7 +36,7 @@ def test_the_sample_documents_become_searchable(citewell, collection, sample_fil
     catalog = citewell.store.catalog
     for path in sample_files:
         accept_file(citewell.store, collection, f"{path.parent.name}/{path.name}", path)
-    Worker(citewell).drain()
+    read_waiting(citewell)
     documents = catalog.list_documents(collection.id)
     assert {d.newest.state for d in documents} == {State.READY}
     assert len(documents) == len(sample_files) == 10
@@ -49,7 +50,7 @@ def test_the_sample_documents_become_searchable(citewell, collection, sample_fil
 
 
 def test_the_same_bytes_again_are_no_work(citewell, collection):
-    worker = Worker(citewell)
+    worker = reading_worker(citewell)
     assert accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))[1] is Accepted.ADDED
     worker.drain()
     assert accept(citewell.store, collection, "a.txt", io.BytesIO(b"Storm."))[1] is Accepted.UNCHANGED
@@ -59,7 +60,7 @@ def test_the_same_bytes_again_are_no_work(citewell, collection):
 def test_a_bad_file_fails_alone_and_says_why(citewell, collection):
     for name, content in (("bad.pdf", b"%PDF-1.7 but no more"), ("good.txt", b"Storm at sea."), ("empty.txt", b"")):
         accept(citewell.store, collection, name, io.BytesIO(content))
-    Worker(citewell).drain()
+    read_waiting(citewell)
     found = {d.name: d.newest for d in citewell.store.catalog.list_documents(collection.id)}
     assert found["good.txt"].state is State.READY
     assert found["bad.pdf"].state is found["empty.txt"].state is State.FAILED
@@ -87,9 +88,7 @@ def test_a_bug_ends_one_file_and_not_the_worker(settings):
         collection = catalog.create_collection("c")
         for name, content in (("a.txt", b"Storm."), ("b.txt", b"Tide."), ("c.txt", b"Ebb.")):
             accept(citewell.store, collection, name, io.BytesIO(content))
-        with Worker(citewell) as worker:
-            worker.drain()
-            drain_later(worker, catalog)
+        drain_later(reading_worker(citewell), catalog)
         found = {d.name: d.newest for d in catalog.list_documents(collection.id)}
         assert [found[name].state for name in ("a.txt", "b.txt", "c.txt")] == [State.FAILED, State.READY, State.READY]
         assert (found["a.txt"].error_code, found["a.txt"].attempts) == ("internal", 2)
@@ -108,7 +107,7 @@ def test_a_full_disk_is_no_fault_of_the_file(citewell, collection):
     """SQLite is given no more pages: the file keeps its place, and is read once there is room again."""
     text = "\n\n".join(f"# Part {n}\n\nThe storm number {n} came from the north." for n in range(200))
     accept(citewell.store, collection, "a.md", io.BytesIO(text.encode()))
-    worker, database = Worker(citewell), citewell.store.catalog._database
+    worker, database = reading_worker(citewell), citewell.store.catalog._database
     with database.read() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
@@ -183,7 +182,7 @@ def test_sealing_follows_growth(settings, embedder):
     with open_citewell(settings.model_copy(update={"index": rules}), embedder=embedder) as citewell:
         collection = citewell.store.catalog.create_collection("c")
         accept(citewell.store, collection, "a.md", io.BytesIO(text.encode()))
-        Worker(citewell).drain()
+        read_waiting(citewell)
         folders = sorted(p.name.rsplit("-", 1)[0] for p in citewell.store.index_folder.glob("*/*-*-*"))
         assert folders == ["dense-8", "lexical-8"]
         assert len(searchable(citewell, "c", "storm number")) == 8
@@ -223,8 +222,7 @@ def test_a_worker_killed_at_any_stage_loses_nothing(citewell, collection, stage)
         assert process.stdout.readline() == b"here\n"
         process.send_signal(signal.SIGKILL)
     assert searchable(citewell, "c", "Storm") == []
-    with Worker(citewell) as worker:
-        drain_later(worker, citewell.store.catalog)
+    drain_later(reading_worker(citewell), citewell.store.catalog)
     version = citewell.store.catalog.list_documents(collection.id)[0].newest
     assert (version.state, version.attempts) == (State.READY, 1)
     assert searchable(citewell, "c", "Storm") == ["a.txt"]

@@ -15,7 +15,10 @@ from rag.records import State, Version
 from tests.cli_process import SECONDS, Cli
 
 FILES = 24
-RULES = {"INGEST__LEASE_SECONDS": "3", "INGEST__POLL_SECONDS": "0.1", "INGEST__RETRY_SECONDS": "0.2"}
+RULES = {
+    "INGEST__LEASE_SECONDS": "3", "INGEST__POLL_SECONDS": "0.1", "INGEST__RETRY_SECONDS": "0.2",
+    "INGEST__PARSERS": "1",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -36,10 +39,10 @@ def queued(cli, catalog, postgresql_url) -> list[str]:
     folder = cli.folder / "files"
     folder.mkdir()
     for n in range(FILES):
-        (folder / f"{n:02}.md").write_text(f"# Buoy {n}\n\nThe anchor of buoy {n} weighs {100 + n} kilograms.\n")
+        (folder / f"{n:02}.txt").write_text(f"The anchor of buoy {n} weighs {100 + n} kilograms.\n")
     cli("ingest", folder, "--collection", "buoys", "--no-wait", DATABASE=postgresql_url)
     assert catalog.queue_length() == FILES
-    return [f"{n:02}.md" for n in range(FILES)]
+    return [f"{n:02}.txt" for n in range(FILES)]
 
 
 @contextmanager

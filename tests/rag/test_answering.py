@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -238,7 +239,7 @@ steps = st.one_of(
 
 
 @pytest.mark.long
-def test_a_system_with_a_cache_answers_as_one_without(tmp_path_factory, settings):
+def test_a_system_with_a_cache_answers_as_one_without(tmp_path_factory, settings, migrated_file):
     """Whatever is put, replaced, deleted and asked in whatever order: the same words, citations and scores."""
     cached = 0
 
@@ -246,8 +247,9 @@ def test_a_system_with_a_cache_answers_as_one_without(tmp_path_factory, settings
     @examples(max_examples=12)
     def check(taken: list[tuple[str, str, str]]) -> None:
         nonlocal cached
-        chosen = settings.model_copy(update={"data": tmp_path_factory.mktemp("data")})
-        with opened(chosen, Copying()) as citewell:
+        folder = tmp_path_factory.mktemp("data")
+        shutil.copy(migrated_file, folder)
+        with opened(settings.model_copy(update={"data": folder}), Copying()) as citewell:
             alive: dict[str, str] = {}
             for step, name, text in taken:
                 if step == "put" and alive.get(name) != text:

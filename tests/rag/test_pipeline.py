@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from ingest.worker import Worker, accept
+from ingest.worker import accept
 from rag.answering import Answering
 from rag.answers import NO_WISH, Answer, Policy, Wish
 from rag.assembly import Citewell, open_citewell
@@ -19,6 +19,7 @@ from rag.pipeline import Done, Event, Passages, Pipeline, Restart, Scored, Token
 from rag.prompt import ABSTENTION
 from rag.settings import load_settings
 from rag.testing import ScriptedGenerator
+from tests.reading import read_waiting
 
 HANDBOOK = b"""# Travel
 
@@ -52,7 +53,7 @@ def opened(settings, embedder, request):
 def ingest(citewell: Citewell, name: str, content: bytes) -> None:
     collection = citewell.store.catalog.ensure_collection("c")
     accept(citewell.store, collection, name, io.BytesIO(content))
-    Worker(citewell).drain()
+    read_waiting(citewell)
 
 
 def ask(citewell: Citewell, question: str) -> Answer:
@@ -296,7 +297,7 @@ def test_documents_that_contradict_each_other_are_shown_newest_first(opened, dat
     collection = opened.citewell.store.catalog.ensure_collection("c")
     metadata = {"date": "2031-01-01"} if dated else {}
     accept(opened.citewell.store, collection, "newer.md", io.BytesIO(NEWER), metadata=metadata)
-    Worker(opened.citewell).drain()
+    read_waiting(opened.citewell)
     answer = ask(opened.citewell, "What is the hotel limit?")
     [conflict] = answer.conflicts
     assert conflict.differs == "number"
