@@ -27,7 +27,7 @@ demo: $(VENV)/.demo-installed
 timed = @start=$$(date +%s); $(2); status=$$?; echo "== $(1): $$(($$(date +%s) - start)) s"; exit $$status
 
 test: lint $(VENV)/.test-installed
-	$(call timed,pytest,$(PYTHON) -m pytest --numprocesses 4 --dist worksteal)
+	$(call timed,pytest,$(PYTHON) -m pytest --numprocesses 5 --dist worksteal)
 	@$(MAKE) --no-print-directory test-llm
 
 test-llm: $(VENV)/.test-installed

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.llm
 def test_answers_are_judged_by_a_real_model(llm_server: LlmServer):
     """It is too small to judge well: what it says is scored, what it can not say is counted, and nothing is lost."""
     settings = ScoringSettings(
-        judge="openai", base_url=llm_server.base_url, context_tokens=llm_server.window, max_tokens=100, attempts=1,
+        judge="openai", base_url=llm_server.base_url, context_tokens=llm_server.window, max_tokens=40, attempts=1,
         in_flight=1,
     )  # fmt: skip
     sample = Sample(

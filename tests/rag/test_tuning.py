@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -46,6 +46,7 @@ def test_a_tuning_comes_back_as_it_was_kept(catalog, collection):
 def test_promotions_stand_one_on_another(catalog):
     """Whatever is promoted and taken back: in force is what stands on top, and the collection's row says so."""
 
+    @settings(max_examples=40)
     @given(deeds=DEEDS)
     def holds(deeds):
         name = f"c{len(catalog.list_collections(counted=False))}"
