@@ -26,8 +26,11 @@ demo: $(VENV)/.demo-installed
 # Runs a command as group $(1) of the tests and prints its seconds, whether it passes or not.
 timed = @start=$$(date +%s); $(2); status=$$?; echo "== $(1): $$(($$(date +%s) - start)) s"; exit $$status
 
+# Processes of pytest: one for every 3 GB of memory, 2 to 5; they mostly wait, so that more than there are cores are faster.
+TESTERS ?= $(or $(shell awk '/^MemAvailable/ {n = int($$2 / 3000000); print (n < 2 ? 2 : n > 5 ? 5 : n)}' /proc/meminfo),3)
+
 test: lint $(VENV)/.test-installed
-	$(call timed,pytest,$(PYTHON) -m pytest --numprocesses 5 --dist worksteal)
+	$(call timed,pytest,$(PYTHON) -m pytest --numprocesses $(TESTERS) --dist worksteal)
 	@$(MAKE) --no-print-directory test-llm
 
 test-llm: $(VENV)/.test-installed
