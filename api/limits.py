@@ -97,8 +97,8 @@ class _Table:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._seats: dict[int, IO[bytes]] = {}
         self._file: IO[bytes] | None = None
+        self._lock: IO[bytes] | None = None
         if folder is None:
             self._seat, self._map = 0, mmap.mmap(-1, PLACES * _PLACE)
             return
@@ -116,7 +116,7 @@ class _Table:
         """Return a seat that nobody has, with nothing under way on it; raises `OSError` if all are taken."""
         for seat in range(SEATS):
             if (lock := _locked(folder / f"seat-{seat}")) is not None:
-                self._seats[seat] = lock
+                self._lock = lock
                 with self.alone():
                     for place in range(PLACES):
                         _ONE.pack_into(self._map, self._cell(place, seat), 0)
@@ -183,10 +183,9 @@ class _Table:
 
     def close(self) -> None:
         """Leave the seat to another process."""
-        for lock in self._seats.values():
-            lock.close()
-        if self._file is not None:
-            self._file.close()
+        for file in (self._lock, self._file):
+            if file is not None:
+                file.close()
 
 
 def _opened(folder: Path | None) -> _Table:
