@@ -65,7 +65,7 @@ def test_a_load_of_text_is_told_beside_the_embedder_alone():
     size, files, passages, seconds, rate, alone, share = (float(figure.replace(",", "")) for figure in row)
     assert (size, files) == (150, 4)
     assert passages >= 1
-    assert rate == pytest.approx(passages * files / seconds, rel=0.05)
+    assert rate == pytest.approx(passages * files / seconds, rel=0.05, abs=0.06)  # one decimal is shown
     assert share == pytest.approx(rate / alone, abs=0.01)
 
 
