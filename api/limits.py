@@ -39,8 +39,9 @@ TRIES, PAUSE = 100, 0.0001
 #: Whose the place is, the tokens left at a moment, and the moment in seconds; then the requests under way by seat.
 _BUCKET, _UNDER_WAY, _ONE = struct.Struct("=16sdd"), struct.Struct(f"={SEATS}I"), struct.Struct("=I")
 _PLACE: Final = _BUCKET.size + _UNDER_WAY.size
-#: Nobody's name.
-_FREE: Final = bytes(16)
+#: Bytes of a name, and nobody's name.
+_NAME_BYTES: Final = 16
+_FREE: Final = bytes(_NAME_BYTES)
 
 
 class Meter:
@@ -64,15 +65,16 @@ class Meter:
         """
         rate = limits.requests_per_minute or self._settings.requests_per_minute
         most = limits.in_flight or self._settings.in_flight
+        name = hashlib.blake2b(who.encode(), digest_size=_NAME_BYTES).digest()
         with self._table.alone():
-            place = self._table.place_of(who)
-            tokens, now = self._tokens(place, rate), self._clock()
+            place, now = self._table.place_of(name), self._clock()
+            tokens = self._tokens(place, rate, now)
             if self._table.under_way(place) >= most and self._table.without_the_dead(place) >= most:
                 raise RateLimited(f"This key has {most:,} requests under way, which is its limit.", retry_after=1)
             if tokens < 1:
                 after = math.ceil((1 - tokens) * 60 / rate)
                 raise RateLimited(f"This key may send {rate:,} requests a minute.", retry_after=max(1, after))
-            self._table.write(place, who, tokens - 1, now)
+            self._table.write(place, name, tokens - 1, now)
             self._table.add(place, 1)
         try:
             yield
@@ -84,12 +86,12 @@ class Meter:
         """Leave the seat to another process."""
         self._table.close()
 
-    def _tokens(self, place: int, rate: int) -> float:
+    def _tokens(self, place: int, rate: int, now: float) -> float:
         """Return what a bucket holds now, with what has come since it was last looked at."""
         burst, (whose, tokens, at) = float(self._settings.burst), self._table.bucket(place)
         if whose == _FREE:
             return burst
-        return min(burst, tokens + max(0.0, self._clock() - at) * rate / 60)  # the clock begins anew with the machine
+        return min(burst, tokens + max(0.0, now - at) * rate / 60)  # the clock begins anew with the machine
 
 
 class _Table:
@@ -139,9 +141,9 @@ class _Table:
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
-    def place_of(self, who: str) -> int:
+    def place_of(self, name: bytes) -> int:
         """Return somebody's place: the one that is his, else a free one, else that of who was quiet the longest."""
-        name, first = _name(who), int.from_bytes(_name(who)[:4])
+        first = int.from_bytes(name[:4])
         near = [(first + step) % PLACES for step in range(NEAR)]
         buckets = [(place, *self.bucket(place)) for place in near]
         if (own := next((place for place, whose, *_ in buckets if whose == name), None)) is not None:
@@ -156,9 +158,9 @@ class _Table:
         whose, tokens, at = _BUCKET.unpack_from(self._map, place * _PLACE)
         return whose, tokens, at
 
-    def write(self, place: int, who: str, tokens: float, at: float) -> None:
+    def write(self, place: int, name: bytes, tokens: float, at: float) -> None:
         """Say how many tokens somebody has at a moment."""
-        _BUCKET.pack_into(self._map, place * _PLACE, _name(who), tokens, at)
+        _BUCKET.pack_into(self._map, place * _PLACE, name, tokens, at)
 
     def under_way(self, place: int) -> int:
         """Return how many requests are under way, in all processes."""
@@ -194,10 +196,6 @@ def _opened(folder: Path | None) -> _Table:
     except OSError as error:
         log.warning("requests are not counted together with other processes", reason=error.strerror)
         return _Table(None)
-
-
-def _name(who: str) -> bytes:
-    return hashlib.blake2b(who.encode(), digest_size=16).digest()
 
 
 def _locked(file: Path) -> IO[bytes] | None:
