@@ -52,8 +52,7 @@ def interval(
         raise ValueError("An interval needs at least one value.")
     rng = np.random.default_rng(seed)
     means = [given[rng.integers(given.size, size=(n, given.size))].mean(axis=1) for n in _blocks(draws, given.size)]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return _middle(np.concatenate(means), level)
 
 
 def interval_of(
@@ -73,11 +72,7 @@ def interval_of(
         raise ValueError("An interval needs at least one row.")
     rng = np.random.default_rng(seed)
     found = np.array([statistic(rng.integers(rows, size=rows)) for _ in range(draws)])
-    known = found[~np.isnan(found)]
-    if not known.size:
-        return math.nan, math.nan
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return _middle(found[~np.isnan(found)], level)
 
 
 def interval_of_share(
@@ -93,9 +88,14 @@ def interval_of_share(
     rows = len(parts)
     sums = np.concatenate([parts[rng.integers(rows, size=(n, rows))].sum(axis=1) for n in _blocks(draws, rows)])
     known = sums[sums[:, 1] > 0]
-    if not known.size:
+    return _middle(known[:, 0] / known[:, 1], level)
+
+
+def _middle(drawn: Numbers, level: float) -> tuple[float, float]:
+    """Return the bounds between which this share of what was drawn lies in the middle; NaN if nothing was."""
+    if not drawn.size:
         return math.nan, math.nan
-    low, high = np.quantile(known[:, 0] / known[:, 1], [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
