@@ -67,9 +67,15 @@ class Nightly:
             stop.wait(pause)
 
     def step(self, now: datetime, stop: threading.Event | None = None) -> Reported | None:
-        """Ask for the report that is due, if one is, and work one off that waits; None if none does."""
+        """Ask for the report that is due, if one is, and work one off that waits; None if none does.
+
+        Of a report that is given up, since process after process fell silent over it, everybody is told first.
+        """
         self.ask_if_due(now)
         catalog = self._citewell.store.catalog
+        for given_up in catalog.give_up_reports():
+            log.error("report given up", report=given_up.id, reason=given_up.error)
+            self._tell(notice_of_failure(given_up), stop)
         reported = catalog.claim_report(self.owner, LEASE)
         if reported is None:
             return None

@@ -69,17 +69,14 @@ class Reports(Part):
     def claim_report(self, owner: str, lease_seconds: float, report_id: str | None = None) -> Reported | None:
         """Take the run that waits longest, or whose owner is silent for longer than its lease; None if there is none.
 
-        With ``report_id`` that one or none.
+        With ``report_id`` that one or none. What is to be given up is not taken, see `give_up_reports`.
         """
         with self._read() as connection:  # who looks for work must not take the write lock
             if connection.scalar(_waiting(self._database.now(connection), report_id)) is None:
                 return None
         with self._write() as connection:
             at = self._database.now(connection)
-            waiting = _waiting(at, report_id).with_for_update(skip_locked=True)
-            while (found := connection.execute(waiting).one_or_none()) is not None and found.claims >= MOST_CLAIMS:
-                failed = {"state": Progress.FAILED.value, "ended_at": now(), "error": _DEAD, **_NO_LEASE}
-                connection.execute(reports.update().where(reports.c.id == found.id).values(failed))
+            found = connection.scalar(_waiting(at, report_id).with_for_update(skip_locked=True))
             if found is None:
                 return None
             lease = {"lease_owner": owner, "lease_until": at + timedelta(seconds=lease_seconds)}
@@ -88,8 +85,20 @@ class Reports(Part):
                 "state": Progress.RUNNING.value, "started_at": sa.func.coalesce(reports.c.started_at, began),
                 "claims": reports.c.claims + 1,
             }  # fmt: skip
-            connection.execute(reports.update().where(reports.c.id == found.id).values(lease | begun))
-        return self.report(found.id)
+            connection.execute(reports.update().where(reports.c.id == found).values(lease | begun))
+        return self.report(found)
+
+    def give_up_reports(self) -> tuple[Reported, ...]:
+        """End the runs over which `MOST_CLAIMS` processes fell silent, as failed, and return them: each once."""
+        with self._read() as connection:
+            if connection.scalar(_given_up(self._database.now(connection))) is None:
+                return ()
+        with self._write() as connection:
+            query = _given_up(self._database.now(connection)).with_for_update(skip_locked=True)
+            found = tuple(connection.scalars(query))
+            failed = {"state": Progress.FAILED.value, "ended_at": now(), "error": _DEAD, **_NO_LEASE}
+            connection.execute(reports.update().where(reports.c.id.in_(found)).values(failed))
+        return tuple(self.report(report_id) for report_id in found)
 
     def add_report_item(
         self, report_id: str, owner: str, item: ReportItem, lease_seconds: float, spent: Spent = _NOTHING
@@ -210,11 +219,20 @@ def _item_row(report_id: str, item: ReportItem) -> dict[str, Any]:
 
 
 def _waiting(at: datetime, report_id: str | None) -> sa.Select[Any]:
-    silent = (reports.c.state == Progress.RUNNING.value) & (reports.c.lease_until < at)
-    query = sa.select(reports.c.id, reports.c.claims).where((reports.c.state == Progress.QUEUED.value) | silent)
+    query = sa.select(reports.c.id).where(_unheld(at), reports.c.claims < MOST_CLAIMS)
     if report_id is not None:
         query = query.where(reports.c.id == report_id)
     return query.order_by(reports.c.created_at, reports.c.id).limit(1)
+
+
+def _given_up(at: datetime) -> sa.Select[Any]:
+    return sa.select(reports.c.id).where(_unheld(at), reports.c.claims >= MOST_CLAIMS).order_by(reports.c.created_at)
+
+
+def _unheld(at: datetime) -> sa.ColumnElement[bool]:
+    """Say whether a run waits, or its owner is silent for longer than its lease."""
+    silent = (reports.c.state == Progress.RUNNING.value) & (reports.c.lease_until < at)
+    return (reports.c.state == Progress.QUEUED.value) | silent
 
 
 def _is_about(request: Mapping[str, Any], names: frozenset[str]) -> bool:

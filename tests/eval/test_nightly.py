@@ -11,6 +11,7 @@ import pytest
 from eval.nightly import Nightly, beside
 from eval.runs import Request, plain
 from rag.assembly import open_citewell
+from rag.catalog.reports import MOST_CLAIMS
 from rag.errors import BadInput, Misconfigured
 from rag.golden import Proposed
 from rag.reported import Progress
@@ -121,6 +122,20 @@ def test_a_worker_that_dies_over_a_report_leaves_it_to_another(opened):
         asked = catalog.open_report(plain(Request(("demo",))))
         assert catalog.claim_report("dead", -1.0).id == asked.id
         assert Nightly(citewell, START).step(START).id == asked.id
+
+
+def test_of_a_report_over_which_worker_after_worker_died_people_are_told(opened):
+    """Once, by the next one that looks, which then works off what waits behind it."""
+    with webhook(200, 200) as (url, calls), opened(schedule="", webhook_url=url, webhook_secret=SECRET) as citewell:
+        catalog = prepared(citewell)
+        asked, behind = (catalog.open_report(plain(Request(("demo",)))) for _ in range(2))
+        for number in range(MOST_CLAIMS):
+            assert catalog.claim_report(f"dead {number}", -1.0, asked.id).id == asked.id
+        assert Nightly(citewell).step(START).id == behind.id
+        assert Nightly(citewell).step(START) is None
+    told = [json.loads(body) for _, body in calls]
+    assert [one["report_id"] for one in told] == [asked.id, behind.id]
+    assert "5 processes began this report and fell silent over it" in told[0]["reasons"][0]
 
 
 def test_reports_are_made_beside_other_work_and_failures_end_nothing(opened):

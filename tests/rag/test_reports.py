@@ -98,15 +98,17 @@ def test_a_run_that_is_given_back_waits_again(catalog):
 
 
 def test_a_run_over_which_five_died_is_called_failed(catalog):
-    """Who gives it back has not died over it; the sixth gets the next run that waits, if there is one."""
+    """Who gives it back has not died over it; the sixth gets the next run that waits, and one calls it failed."""
     asked, behind = catalog.open_report(REQUEST), catalog.open_report(REQUEST)
     for _ in range(3):
         assert catalog.claim_report("stopped", 60, asked.id).id == asked.id
         catalog.release_report(asked.id, "stopped")
     for number in range(MOST_CLAIMS):
+        assert catalog.give_up_reports() == ()
         assert catalog.claim_report(f"dead {number}", -1, asked.id).id == asked.id
     assert catalog.claim_report("heir", 60).id == behind.id
-    failed = catalog.report(asked.id)
+    [failed] = catalog.give_up_reports()
+    assert (failed, ()) == (catalog.report(asked.id), catalog.give_up_reports())
     assert failed.state is Progress.FAILED
     assert failed.error.startswith("5 processes began this report and fell silent over it")
     assert catalog.claim_report("heir", 60, asked.id) is None
