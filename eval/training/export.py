@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from eval.training.exported import load_shipped
 from eval.training.model import HEADS, SHAPES, PairModel, Shape, start_from
 from rag.encoders import built_in_model
 
@@ -148,13 +149,20 @@ def main() -> None:
     """Export a run from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("task", choices=sorted(SHAPES))
-    parser.add_argument("--run", type=Path, required=True, nargs="+", help="folders of runs, or files of checkpoints")
+    parser.add_argument(
+        "--run", type=Path, required=True, nargs="+", help="folders of runs, their checkpoints, ONNX files"
+    )
     parser.add_argument("--kept", type=float, default=0.0, help="share of the encoder that the runs began from")
     parser.add_argument("--data", type=Path, required=True, help="folder of the training files")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1, help="that of a run, whose held rows calibrate")
     given = parser.parse_args()
-    models = [load_model(run / "final.pt" if run.is_dir() else run) for run in given.run]
+    models = [
+        load_shipped(run, SHAPES[given.task])
+        if run.suffix == ".onnx"
+        else load_model(run / "final.pt" if run.is_dir() else run)
+        for run in given.run
+    ]
     export(averaged(models, built_in_model(), given.kept), given.out / f"{given.task}.onnx")
     from eval.training.calibration import calibrate
 

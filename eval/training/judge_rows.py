@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.training.detokenise import detokenised
-from eval.training.rows import JudgeRow, dev_texts, plain, read_lines
+from eval.training.reader_rows import written_rows
+from eval.training.rows import JudgeRow, ReaderRow, dev_texts, plain, read_lines
 from eval.training.swaps import SUBJECT, TRUE_EDITS, edited, false_edits, names_in
 from rag.near import Near
 from rag.sentences import sentence_spans
@@ -24,6 +25,8 @@ from rag.words import STOP_WORDS
 #: How many rows are made of sentences and of answered questions, and the shortest and longest sentence, in words.
 SENTENCES, ANSWERS = 3500, 5000
 SHORTEST, LONGEST = 6, 45
+#: The longest answer of a question that becomes a claim, in words.
+LONGEST_ANSWER = 8
 #: How often a claim is two sentences, how often it is true, and how often its sentence is taken out of the evidence.
 DOUBLE, TRUE, MISSING = 0.25, 0.45, 0.15
 #: How often the evidence is edited too.
@@ -36,10 +39,11 @@ UNRELATED = 0.45
 LINES = 6
 
 
-def judge_rows(data: Path, seed: int) -> list[JudgeRow]:
+def judge_rows(data: Path, seed: int, written: Sequence[Path] = ()) -> list[JudgeRow]:
     """Return all rows, in an order and with choices that ``seed`` gives; ``data`` is the folder of the sets.
 
-    Raises `BadInput` if a file is missing or damaged.
+    ``written`` are files of `eval.training.writer`, whose answered questions are claims too. Raises `BadInput` if a
+    file is missing or damaged.
     """
     rng = random.Random(seed)
     dev = dev_texts(data)
@@ -54,7 +58,8 @@ def judge_rows(data: Path, seed: int) -> list[JudgeRow]:
         *unrelated(claims, rng),
         *_articles(data, rng),
         *sentence_rows(rng.sample(texts, min(SENTENCES, len(texts))), names, rng),
-        *answer_rows(data, names, rng),
+        *answer_rows([*_answered(data)], names, rng),
+        *answer_rows([row for row in written_rows(written, dev) if row.answer], names, rng),
     ]
     rows = [row for row in rows if plain(row.claim) not in dev]
     rows = [padded(row, texts, near, rng) if rng.random() < PADDED else row for row in rows]
@@ -194,38 +199,36 @@ def stated(question: str, answer: str) -> str:
     return f"{said} {rest}." if rest != asked else f"{asked[0].upper()}{asked[1:]}? {said}."
 
 
-def answer_rows(data: Path, names: Sequence[str], rng: random.Random) -> Iterator[JudgeRow]:
+def _answered(data: Path) -> Iterator[ReaderRow]:
+    """Yield the answered questions of squad and nq_qed, in people's spelling."""
+    for name in ("squad", "nq_qed"):
+        for row in read_lines(data / name / "train.jsonl.gz"):
+            if row["answers"]:
+                first = row["answers"][0]
+                text, places = detokenised(row["context"]) if name == "nq_qed" else (row["context"], None)
+                start, end = first["answer_start"], first["answer_start"] + len(first["text"])
+                place = (places[start], places[end]) if places else (start, end)
+                yield ReaderRow(row["question"], row["title"], text, place, True, name)
+
+
+def answer_rows(asked: Sequence[ReaderRow], names: Sequence[str], rng: random.Random) -> Iterator[JudgeRow]:
     """Yield answered questions as claims, right or with another answer, beside the sentences around the answer."""
-    rows = [
-        (row, "squad" if name == "squad" else "nq")
-        for name in ("squad", "nq_qed")
-        for row in read_lines(data / name / "train.jsonl.gz")
-        if row["answers"] and len(row["answers"][0]["text"].split()) <= 8
-    ]
-    for row, source in rng.sample(rows, min(ANSWERS, len(rows))):
-        text, (start, end) = row["context"], _place(row)
-        if source == "nq":
-            text, places = detokenised(text)
-            start, end = places[start], places[end]
+    rows = [row for row in asked if row.answer and len(row.text[slice(*row.answer)].split()) <= LONGEST_ANSWER]
+    for row in rng.sample(rows, min(ANSWERS, len(rows))):
+        text, (start, end) = row.text, row.answer or (0, 0)
         spans = sentence_spans(text)
         at = next((i for i, span in enumerate(spans) if span[0] <= start < span[1]), None)
         if at is None:
             continue
-        evidence = (
-            f"{row['title']}\n{_around(text, spans, at, rng)}" if rng.random() < 0.5 else _around(text, spans, at, rng)
-        )
+        around = _around(text, spans, at, rng)
+        evidence = f"{row.context}\n{around}" if rng.random() < 0.5 else around
         answer = text[start:end].strip(" .,;")
         if not answer:
             continue
         if rng.random() < 0.5:
-            yield JudgeRow(stated(row["question"], answer), evidence, True, "answer", text[:200])
+            yield JudgeRow(stated(row.question, answer), evidence, True, "answer", text[:200])
         elif wrong := _another(answer, evidence, names, rng):
-            yield JudgeRow(stated(row["question"], wrong), evidence, False, "answer-wrong", text[:200])
-
-
-def _place(row: dict[str, list[dict[str, object]]]) -> tuple[int, int]:
-    start = int(str(row["answers"][0]["answer_start"]))
-    return start, start + len(str(row["answers"][0]["text"]))
+            yield JudgeRow(stated(row.question, wrong), evidence, False, "answer-wrong", text[:200])
 
 
 def _another(answer: str, evidence: str, names: Sequence[str], rng: random.Random) -> str | None:

@@ -2,13 +2,14 @@
 
 Beside the questions with their own passage many also meet a passage that is near but does not answer it (one that BM25
 ranks high, another of the same article, another aspect of the same disease), or stand changed beside their own; and
-sentences of the passages are made into questions (`eval.training.clozes`). Knows no token and no model.
+sentences of the passages are made into questions (`eval.training.clozes`). What a language model wrote beside them
+(`eval.training.writer`) may join. Knows no token and no model.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ MISSED, CHANGED = 0.7, 0.6
 DEPTH, NEAREST = 8, 3
 
 
-def reader_rows(data: Path, seed: int) -> list[ReaderRow]:
+def reader_rows(data: Path, seed: int, written: Sequence[Path] = ()) -> list[ReaderRow]:
     """Return all rows, in an order and with choices that ``seed`` gives; ``data`` is the folder of the sets.
 
-    Raises `BadInput` if a file is missing or damaged.
+    ``written`` are files of `eval.training.writer`. Raises `BadInput` if a file is missing or damaged.
     """
     rng = random.Random(seed)
     dev = dev_texts(data)
@@ -38,9 +39,21 @@ def reader_rows(data: Path, seed: int) -> list[ReaderRow]:
     health = [row for row in _health(data, rng) if plain(row.question) not in dev]
     passages = [*{detokenised(row.text)[0]: detokenised(row.context)[0] for row in own}.items()]
     made = [*near_misses(own, rng), *changed_rows(own, CHANGED, rng), *cloze_rows(passages, CLOZES, rng)]
-    rows = [*own, *made, *health, *grid_rows(TABLES, rng)]
+    rows = [*own, *made, *health, *grid_rows(TABLES, rng), *written_rows(written, dev)]
     rng.shuffle(rows)
     return rows
+
+
+def written_rows(files: Sequence[Path], dev: Collection[str]) -> Iterator[ReaderRow]:
+    """Yield the rows of files that `eval.training.writer` made, without those whose passage or question is in ``dev``.
+
+    Raises `BadInput`.
+    """
+    for row in (row for file in files for row in read_lines(file)):
+        answer = (row["answer"][0], row["answer"][1]) if row["answer"] else None
+        if plain(row["text"]) not in dev and plain(row["question"]) not in dev:
+            source = "written" if answer else "written-none"
+            yield ReaderRow(row["question"], row["context"], row["text"], answer, answer is not None, source)
 
 
 def _squad(data: Path, rng: random.Random) -> Iterator[ReaderRow]:

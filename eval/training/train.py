@@ -33,6 +33,7 @@ from eval.training.batches import (
     reader_examples,
     reader_target,
 )
+from eval.training.exported import load_shipped
 from eval.training.judge_rows import judge_rows
 from eval.training.model import HEADS, SHAPES, PairModel, Shape, judge_loss, load_words, reader_loss, start_from
 from eval.training.reader_rows import reader_rows
@@ -44,8 +45,8 @@ from rag.pairs import PairTokenizer
 SAVE_EVERY = 120.0
 #: How often in a run the held rows are looked at, and at how many of them.
 LOOKS, HELD_ROWS = 12, 480
-#: The share of the steps in which the rate falls to 0.
-DECAY = 0.2
+#: The share of the steps in which the rate falls to 0, and how many times as fast the heads learn as the layers.
+DECAY, HEADS_FASTER = 0.2, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,14 @@ class Run:
     def __init__(
         self, recipe: Recipe, shape: Shape, rows: Rows, words: Tensor, folder: Path, start: Path, steps: int | None
     ) -> None:
+        """``start`` is the folder of the encoder, or the ONNX file of a model that ships."""
         self._recipe, self._rows, self._words, self._folder = recipe, rows, words, folder
         torch.manual_seed(recipe.seed)
-        self.model = PairModel(shape)
-        start_from(self.model, start)
+        if start.is_dir():
+            self.model = PairModel(shape)
+            start_from(self.model, start)
+        else:
+            self.model = load_shipped(start, shape).train()
         named = [*self.model.named_parameters()]
         heads = [weights for name, weights in named if name.startswith(HEADS)]
         body = [weights for name, weights in named if not name.startswith(HEADS)]
@@ -181,9 +186,15 @@ class Run:
         return judge_loss(row, judge_target(cast("Sequence[JudgeExample]", examples)))
 
 
-def split_rows(task: str, data: Path, seed: int) -> tuple[list[ReaderRow | JudgeRow], list[ReaderRow | JudgeRow]]:
-    """Return the rows of a task that train, and those that are held from training."""
-    rows = [*(reader_rows(data, seed) if task == "reader" else judge_rows(data, seed))]
+def split_rows(
+    task: str, data: Path, seed: int, written: Sequence[Path] = (), without: str = ""
+) -> tuple[list[ReaderRow | JudgeRow], list[ReaderRow | JudgeRow]]:
+    """Return the rows of a task that train, and those that are held from training.
+
+    Rows whose source begins with ``without`` are in neither.
+    """
+    rows = [*(reader_rows if task == "reader" else judge_rows)(data, seed, written)]
+    rows = [row for row in rows if not (without and row.source.startswith(without))]
     return [row for row in rows if not is_held(row.group)], [row for row in rows if is_held(row.group)]
 
 
@@ -208,7 +219,10 @@ def main() -> None:
     parser.add_argument("task", choices=sorted(SHAPES))
     parser.add_argument("--data", type=Path, required=True, help="folder of the training files")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--written", type=Path, nargs="*", default=(), help="files of eval.training.writer")
+    parser.add_argument("--without", default="", help="sources of rows that are left out begin so: squad, nq, health")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="the ONNX file of a model that the run goes on from")
     parser.add_argument("--steps", type=int, help="batches to learn from; without it one pass over all rows")
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
@@ -216,10 +230,11 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     tokenizer = PairTokenizer(built_in_model() / "tokenizer.json")
-    trained, held = split_rows(given.task, given.data, given.seed)
+    trained, held = split_rows(given.task, given.data, given.seed, given.written, given.without)
     rows = Rows(*(examples_of(given.task, part, tokenizer, given.seed) for part in (trained, held)))
-    recipe = Recipe(given.task, given.seed, given.rate)
-    run = Run(recipe, SHAPES[given.task], rows, load_words(built_in_model()), given.out, built_in_model(), given.steps)
+    recipe = Recipe(given.task, given.seed, given.rate, HEADS_FASTER * given.rate)
+    start = given.start or built_in_model()
+    run = Run(recipe, SHAPES[given.task], rows, load_words(built_in_model()), given.out, start, given.steps)
     with (given.out / "log.jsonl").open("a", encoding="utf-8") as log:
         for line in run.train():
             log.write(json.dumps(line) + "\n")

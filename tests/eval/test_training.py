@@ -21,6 +21,7 @@ from eval.training.calibration import SILENT, calibrate, fit_logistic, fit_slope
 from eval.training.clozes import changed_rows, cloze_rows
 from eval.training.detokenise import detokenised
 from eval.training.export import averaged, export, load_model, shipped
+from eval.training.exported import load_shipped
 from eval.training.grids import grid_rows
 from eval.training.judge_rows import judge_rows, sentence_rows, stated
 from eval.training.model import PairModel, Shape, load_words, start_from
@@ -400,6 +401,22 @@ def test_a_folder_of_another_recipe_is_not_overwritten(start, tokenizer, words, 
 
 
 # -- what comes out ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["reader", "judge"])
+def test_training_goes_on_from_what_ships(task, words, tmp_path):
+    """The file that ships gives back the rounded weights, all of them, and a run that starts from it has them."""
+    torch.manual_seed(3)
+    model = PairModel(TINY[task])
+    start_from(model, built_in_model())
+    export(model, tmp_path / "model.onnx")
+    again = load_shipped(tmp_path / "model.onnx", TINY[task])
+    rounded = dict(shipped(model).named_parameters())
+    run = Run(Recipe(task), TINY[task], Rows([], []), words, tmp_path / "run", tmp_path / "model.onnx", 1)
+    begun = dict(run.model.named_parameters())
+    for name, weights in again.named_parameters():
+        assert torch.allclose(weights, rounded[name], atol=2e-7), name
+        assert torch.equal(weights, begun[name]), name
 
 
 @pytest.mark.parametrize(("backend", "rounding"), [("openvino", 0.05), ("onnxruntime", 1e-4)])
