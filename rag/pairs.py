@@ -65,6 +65,11 @@ class PairTokenizer:
         head = read[0].ids[:MOST_FIRST]
         return [self._windows(head, row) for row in read[1:]]
 
+    def lengths(self, first: str, seconds: Sequence[str]) -> list[int]:
+        """Return the tokens of each row of ``first`` and one of ``seconds``, were there room for all of them."""
+        read = self._tokenizer.encode_batch([first, *seconds], add_special_tokens=False)
+        return [min(len(read[0].ids), MOST_FIRST) + len(row.ids) + 3 for row in read[1:]]
+
     def _windows(self, head: list[int], row: Any) -> list[Pair]:
         room = self._most - len(head) - 3
         spans = np.array(row.offsets, dtype=np.int32).reshape(-1, 2)

@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from rag.amounts import whole_amount
 from rag.pair_model import Read, TrainedPairs
 from rag.pairs import Pair, sentence_means
 from rag.sentences import Span, sentence_spans
 
 #: The longest answer that is marked, in tokens.
 LONGEST = 40
+#: The numbers of tokens up to this one are signs, letters and the most common words.
+COMMON = 2050
 
 
 class Asked(NamedTuple):
@@ -63,11 +66,16 @@ class Reading:
 
 @dataclass(slots=True)
 class _Signs:
-    """The best of all windows of a passage: does it answer, how far is the answer above none, and where is it."""
+    """The best of all windows of a passage: does it answer, how far is the answer above none, and where is it.
+
+    ``missing`` and ``elsewhere`` say what of the question the window with that answer does not hold, see `unmatched`.
+    """
 
     answers: float = -math.inf
     margin: float = -math.inf
     answer: Span | None = None
+    missing: float = 0.0
+    elsewhere: float = 0.0
 
 
 class SpanReader:
@@ -85,8 +93,17 @@ class SpanReader:
         return found
 
     def signs(self, asked: Sequence[Asked]) -> npt.NDArray[np.float64]:
-        """Return the values (n, 3) that the probability is made of: fitted by `eval.training.calibration`."""
-        return np.array([_values(signs, sentences) for signs, sentences in self._signs(asked)]).reshape(-1, 3)
+        """Return the values (n, 5) that the probability is made of: fitted by `eval.training.calibration`."""
+        return np.array([_values(signs, sentences) for signs, sentences in self._signs(asked)]).reshape(-1, 5)
+
+    def first_odds(self, asked: Sequence[Asked]) -> list[float]:
+        """Return the log odds that each passage answers its question, of as much of it as is read at a time."""
+        found = self._signs(asked, most=1)
+        return [self._log_odds(_values(signs, sentences)) for signs, sentences in found]
+
+    def lengths(self, question: str, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens are read for each text beside ``question``, were there room for all of them."""
+        return self._model.tokenizer.lengths(question, texts)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -97,11 +114,11 @@ class SpanReader:
         """Free the model."""
         self._model.close()
 
-    def _signs(self, asked: Sequence[Asked]) -> list[tuple[_Signs, list[Sentence]]]:
+    def _signs(self, asked: Sequence[Asked], most: int | None = None) -> list[tuple[_Signs, list[Sentence]]]:
         pairs: list[Pair] = []
         bounds = [0]
         for question, context, text in asked:
-            pairs += self._model.tokenizer.windows(question, [_head(context) + text])[0]
+            pairs += self._model.tokenizer.windows(question, [_head(context) + text])[0][:most]
             bounds.append(len(pairs))
         read = self._model.read(pairs)
         return [
@@ -120,7 +137,8 @@ def _head(context: str) -> str:
 
 def _values(signs: _Signs, sentences: Sequence[Sentence]) -> list[float]:
     best = max((sentence.score for sentence in sentences), default=-20.0)
-    return [max(min(value, 20.0), -20.0) for value in (signs.answers, signs.margin, best)]
+    said = [max(min(value, 20.0), -20.0) for value in (signs.answers, signs.margin, best)]
+    return [*said, signs.missing, signs.elsewhere]
 
 
 def _joined(asked: Asked, pairs: Sequence[Pair], read: Sequence[Read]) -> tuple[_Signs, list[Sentence]]:
@@ -138,9 +156,28 @@ def _joined(asked: Asked, pairs: Sequence[Pair], read: Sequence[Read]) -> tuple[
         found = best_span(pair, values.token[:, 0], values.token[:, 1], lead)
         if found is not None and found[1] > signs.margin:
             (start, end), signs.margin = found
-            signs.answer = start - lead, end - lead
+            signs.answer = whole_amount(asked.text, (start - lead, end - lead))
+            sentence = next((span for span in moved if span[0] <= start < span[1]), (lead, lead + len(asked.text)))
+            signs.missing, signs.elsewhere = unmatched(pair, lead, sentence)
     sentences = [Sentence(start, end, score) for (start, end), score in zip(spans, scores, strict=True)]
     return signs, [sentence for sentence in sentences if sentence.score > -math.inf]
+
+
+def unmatched(pair: Pair, lead: int, sentence: Span) -> tuple[float, float]:
+    """Return how rare the words of the question are that are missing, and those that are in other sentences alone.
+
+    Both are sums over the distinct tokens of the first text: of those that the second one does not have, and of those
+    that it has, but neither before the character ``lead`` (its headings) nor in the ``sentence``. A question that was
+    written to look answerable names something that the passage says elsewhere (Rajpurkar, Jia and Liang, ACL 2018).
+    The vocabulary is in the order of frequency, so that a token's number tells how rare it is: ln(number / `COMMON`),
+    0 for the most common words, for letters and signs.
+    """
+    starts, ends = pair.spans[:, 0], pair.spans[:, 1]
+    asked = np.unique(pair.ids[(pair.types == 0) & (pair.ids > COMMON)])
+    rare = np.log(asked / COMMON)
+    near = pair.own & ((ends <= lead) | ((starts >= sentence[0]) & (ends <= sentence[1])))
+    there, here = np.isin(asked, pair.ids[pair.own]), np.isin(asked, pair.ids[near])
+    return float(rare[~there].sum()), float(rare[there & ~here].sum())
 
 
 def best_span(

@@ -16,7 +16,7 @@ from rag.pair_model import TrainedPairs
 from rag.pairs import PairTokenizer
 from rag.reader import Candidate, Reader
 from rag.records import Kind, Neighbour, Prompt
-from rag.span_reader import LONGEST, SpanReader, best_span
+from rag.span_reader import COMMON, LONGEST, SpanReader, best_span, unmatched
 from rag.trained_reader import SURE, TrainedReader, _enough
 from tests.rag.passages import passage
 
@@ -52,6 +52,30 @@ def test_the_best_words_are_the_best_of_all_pairs_of_tokens(tokenizer, values, l
 def test_there_are_no_words_in_nothing(tokenizer):
     [[pair]] = tokenizer.windows("Who?", [""])
     assert best_span(pair, np.zeros(3, dtype=np.float32), np.zeros(3, dtype=np.float32), 0) is None
+
+
+@given(
+    question=st.lists(st.sampled_from(["ann", "lee", "harbour", "the", "of", "1932", "?"]), max_size=6),
+    sentences=st.lists(
+        st.lists(st.sampled_from(["ann", "harbour", "the", "bridge", "1932"]), min_size=1, max_size=4),
+        min_size=1, max_size=3,
+    ),
+    number=st.integers(0, 2),
+)  # fmt: skip
+def test_what_of_a_question_is_missing_or_elsewhere(tokenizer, question, sentences, number):
+    """Against sets of words; each is one token here, and the title counts as part of every sentence."""
+    texts = [" ".join(words) for words in sentences]
+    number %= len(texts)
+    text = "\n".join(["lee", *texts])
+    start = 4 + sum(len(other) + 1 for other in texts[:number])
+    [[pair]] = tokenizer.windows(" ".join(question), [text])
+    found = unmatched(pair, 4, (start, start + len(texts[number])))
+    rare = {"ann": 5754, "lee": 3389, "harbour": 7440, "1932": 4673}
+    asked = {*question} & {*rare}
+    there, here = {"lee"}.union(*sentences), {"lee", *sentences[number]}
+    missing, elsewhere = asked - there, (asked & there) - here
+    expected = [sum(math.log(rare[word] / COMMON) for word in words) for words in (missing, elsewhere)]
+    assert found == pytest.approx(expected)
 
 
 @pytest.fixture(scope="module")
