@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
@@ -38,10 +38,13 @@ from rag.refusals import Checks
 from rag.replay import Replayed, replay
 from rag.retrieval import Indexes, Retriever
 from rag.searches import Searches
-from rag.settings import GeneratorSettings, Settings
+from rag.settings import BUILT_IN_READER, GeneratorSettings, Settings
 from rag.store import Store, open_store
 from rag.telemetry import SILENT, Telemetry
 from rag.understanding import Interpreter
+
+if TYPE_CHECKING:
+    from rag.span_reader import SpanReader
 
 ResultT = TypeVar("ResultT")
 
@@ -236,11 +239,12 @@ def open_citewell(
         threadpool_limits(limits=1, user_api="blas"),
         open_store(settings) as store,
         _opened_embedder(settings, embedder) as chosen,
-        _opened_reader(settings, chosen) as reader,
+        _opened_spans(settings) as spans,
         _opened_judge(settings, judge) as chosen_judge,
         _opened_rails(settings, rails) as chosen_rails,
         _opened_engine(store, chosen) as open_indexes,
     ):
+        reader = _reader(settings, chosen, spans)
         opened = Citewell(
             store,
             chosen,
@@ -248,7 +252,7 @@ def open_citewell(
             generator or _open_generator(settings, reader),
             chosen_judge,
             open_indexes,
-            reranker or _open_reranker(settings),
+            reranker or _open_reranker(settings, spans),
             telemetry,
             rails=chosen_rails,
         )
@@ -291,26 +295,38 @@ def _opened_engine(store: Store, embedder: Embedder) -> Iterator[Callable[[Colle
         )
 
 
-def _open_reranker(settings: Settings) -> Reranker | None:
+def _open_reranker(settings: Settings, spans: SpanReader | None) -> Reranker | None:
     if not settings.retrieval.reranker:
         return None
+    if spans is not None and settings.retrieval.reranker == BUILT_IN_READER:
+        from rag.reader_head import ReaderHead
+
+        return ReaderHead(spans)
     from rag.cross_encoder import CrossEncoder
 
     return CrossEncoder(settings.retrieval.reranker, settings.embedder)
 
 
 @contextmanager
-def _opened_reader(settings: Settings, embedder: Embedder) -> Iterator[Generator]:
-    words = Reader(embedder)
-    if settings.generator.reader == "words":
-        yield words
+def _opened_spans(settings: Settings) -> Iterator[SpanReader | None]:
+    """Yield the trained reader where answers or searches are to be read by it: one model for both."""
+    if settings.generator.reader == "words" and settings.retrieval.reranker != BUILT_IN_READER:
+        yield None
         return
     from rag.pair_model import TrainedPairs
     from rag.span_reader import SpanReader
-    from rag.trained_reader import TrainedReader
 
     with closing(SpanReader(TrainedPairs("reader"))) as spans:
-        yield TrainedReader(spans, words)
+        yield spans
+
+
+def _reader(settings: Settings, embedder: Embedder, spans: SpanReader | None) -> Generator:
+    words = Reader(embedder)
+    if settings.generator.reader == "words" or spans is None:
+        return words
+    from rag.trained_reader import TrainedReader
+
+    return TrainedReader(spans, words)
 
 
 @contextmanager

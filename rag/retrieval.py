@@ -23,7 +23,7 @@ from rag.protocols import Embedder, Encoding, Hits, Index, LexicalIndex, Reranke
 from rag.queries import Query, QueryRole
 from rag.reading import Key, Steps, Wanted, alone
 from rag.records import Collection, Copy, Kind, Passage, Plan, Ranking
-from rag.settings import RetrievalSettings
+from rag.settings import BUILT_IN_READER, RetrievalSettings
 from rag.surroundings import diversified, surrounded
 from rag.telemetry import Clock
 from rag.tuning import Tuned
@@ -33,6 +33,8 @@ Scores = Mapping[Key, float]
 SAME = 1e-6
 #: Candidates that late interaction has not looked at have scores from 0 to here, the others from here to 1.
 LOOKED_AT = 0.25
+#: What a log odds of the built-in reader counts beside a standard deviation of the scores before it.
+HEAD = 0.4
 #: Tunings that are kept in memory, those of the last collections that were searched.
 MOST_TUNINGS = 64
 
@@ -76,6 +78,12 @@ def joined(fused: Mapping[Key, float], looked_at: Sequence[Key], late: Mapping[K
     return {key: LOOKED_AT + (1 - LOOKED_AT) * score for key, score in ahead.items()} | {
         key: LOOKED_AT * score for key, score in rest.items()
     }
+
+
+def beside(scores: Sequence[float], log_odds: Sequence[float], count: float) -> list[float]:
+    """Return ``scores`` in units of their standard deviation plus ``count`` times ``log_odds``."""
+    spread = float(np.std(scores)) if len(scores) else 0.0
+    return [score / (spread or 1.0) + count * odds for score, odds in zip(scores, log_odds, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +174,7 @@ class Retriever:
             read = yield from self._folded(plan, by_score(scores), known)
         if plan.parts.rerank and self._reranker is not None:
             with clock.stage("rerank"):
-                read, parts["reranked"] = self._reranked(self._reranker, plan, read)
+                read, parts["reranked"] = self._reranked(self._reranker, plan, read, scores)
                 scores = parts["reranked"]
         if plan.diversity:
             with clock.stage("diversity"):
@@ -277,11 +285,13 @@ class Retriever:
         return hopped(scores, [key for key in order if key in names], texts, names, matches, weights)
 
     def _reranked(
-        self, reranker: Reranker, plan: Plan, read: Sequence[tuple[Key, Passage]]
+        self, reranker: Reranker, plan: Plan, read: Sequence[tuple[Key, Passage]], scores: Scores
     ) -> tuple[list[tuple[Key, Passage]], dict[Key, float]]:
-        """Return passages in the order of the cross-encoder, and its scores."""
-        scores = reranker.score(plan.question, [passage.indexed_text for _, passage in read])
-        scored = {key: score for (key, _), score in zip(read, scores, strict=True)}
+        """Return passages in the order of the reranker, and its scores; the built-in one stands beside ``scores``."""
+        said = reranker.score(plan.question, [passage.indexed_text for _, passage in read])
+        if self._settings.reranker == BUILT_IN_READER:
+            said = beside([scores[key] for key, _ in read], said, HEAD)
+        scored = {key: score for (key, _), score in zip(read, said, strict=True)}
         return sorted(read, key=lambda item: (-scored[item[0]], item[0])), scored
 
     def _diversified(

@@ -121,6 +121,10 @@ class EmbedderSettings(Part):
     allow_download: bool = Field(False, description="Let the torch backend fetch a model from the hub by its name.")
 
 
+#: The value of ``retrieval.reranker`` that means the reader of the package.
+BUILT_IN_READER = "reader"
+
+
 class RetrievalSettings(Part):
     """How passages are found."""
 
@@ -130,8 +134,14 @@ class RetrievalSettings(Part):
     late_candidates: int = Field(50, ge=0, le=1000, description="How many fused candidates late interaction looks at.")
     late_weight: float = Field(0.6, ge=0, le=1, description="Share of late interaction in the score of those.")
     parts: dict[str, bool] = Field({}, description="Parts switched on or off; `rag.queries.Parts` has their names.")
-    reranker: str = Field("", description="Folder of a cross-encoder that reads the best passages again; empty: none.")
-    rerank_candidates: int = Field(30, ge=1, le=1000, description="How many passages a cross-encoder reads, if any.")
+    reranker: str = Field(
+        "",
+        description="What reads the best passages again: `reader`, the built-in one, or the folder of a cross-encoder; "
+        "empty: nothing.",
+    )
+    rerank_candidates: int = Field(
+        30, ge=1, le=1000, description="How many passages a reranker reads, if there is one."
+    )
     diversity: float = Field(0.0, ge=0, le=1, description="How much passages that say the like are kept apart.")
     around: int = Field(0, ge=0, le=10, description="Chunks added on either side of each passage, unranked.")
     section: bool = Field(False, description="Add the whole section of each passage, unranked, instead of `around`.")

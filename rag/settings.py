@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from rag.errors import Misconfigured
 from rag.setting_parts import (
+    BUILT_IN_READER,
     AccessSettings,
     AnswerSettings,
     EmbedderSettings,
@@ -41,6 +42,7 @@ from rag.setting_parts import (
 )
 
 __all__ = [
+    "BUILT_IN_READER",
     "AccessSettings",
     "AnswerSettings",
     "EmbedderSettings",

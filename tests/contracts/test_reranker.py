@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 
 from rag.cross_encoder import CrossEncoder
+from rag.pair_model import TrainedPairs
+from rag.reader_head import ReaderHead
 from rag.reranking import LateInteraction
 from rag.settings import EmbedderSettings
+from rag.span_reader import SpanReader
 from rag.testing import WordEmbedder
 from tests.rag.test_cross_encoder import folder  # noqa: F401 - a fixture
 
@@ -15,9 +20,16 @@ QUESTION = "How high is the tide at noon?"
 PASSAGES = ["The tide is high.", "Das Gerät misst Wind und Wellen.", "潮の高さ", "?!", "", "tide " * 600]
 
 
-@pytest.fixture(params=["late interaction", "late interaction of words", "cross-encoder"])
-def reranker(request, embedder, folder):  # noqa: F811
+@pytest.fixture(scope="module")
+def spans():
+    with closing(SpanReader(TrainedPairs("reader"))) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["late interaction", "late interaction of words", "cross-encoder", "built-in reader"])
+def reranker(request, embedder, folder, spans):  # noqa: F811
     return {
+        "built-in reader": lambda: ReaderHead(spans),
         "late interaction": lambda: LateInteraction(embedder),
         "late interaction of words": lambda: LateInteraction(WordEmbedder()),
         "cross-encoder": lambda: CrossEncoder(str(folder), EmbedderSettings(device="cpu")),
