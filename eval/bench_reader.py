@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.bench_retrieval import WIKIPEDIA
+from eval.bench_retrieval import WIKIPEDIA, spread
 from eval.folders import load_corpus, read_rows
 from eval.pools import join
 from eval.ranking import eval_settings
@@ -90,7 +90,7 @@ def untrained_settings() -> Settings:
 def asked_of(citewell: Citewell, folder: Path, corpus: Path, limit: int) -> list[Asked]:
     """Return questions of ``folder`` with the passages of their report, or else the best ones found in ``corpus``."""
     rows = [row for row in read_rows(folder, "queries") if row.get("answers") or not row.get("answerable", True)]
-    rows = [rows[i] for i in np.linspace(0, len(rows), min(limit, len(rows)), endpoint=False).astype(int)]
+    rows = spread(rows, limit)
     reports: dict[str, list[Passage]] = {}
     for number, row in enumerate(read_rows(folder, "corpus")):
         if row.get("context_id"):

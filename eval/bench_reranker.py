@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.bench_reader import untrained_settings
-from eval.bench_retrieval import SETS
+from eval.bench_retrieval import SETS, spread
 from eval.folders import Question, load_corpus, read_questions
 from eval.ranking import DEPTH, CorpusIds, Run, score_each
 from eval.statistics import Numbers, compare, interval
@@ -54,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def side_by_side(citewell: Citewell, folder: Path, limit: int, log_odds: LogOdds) -> Table:
     """Return a row for the product's own ranking of the questions in ``folder``, and one for each of `COUNTS`."""
-    questions = read_questions(folder)
-    chosen = np.linspace(0, len(questions), min(limit, len(questions)), endpoint=False).astype(int)
-    questions = [questions[i] for i in chosen]
+    questions = spread(read_questions(folder), limit)
     collection = load_corpus(citewell, folder).name
     names = CorpusIds(citewell, collection)
     found = {q.id: citewell.search(citewell.plan(q.text, [collection], top_k=DEPTH)) for q in questions}

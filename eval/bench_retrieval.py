@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -39,6 +40,8 @@ from eval.statistics import Numbers, compare, interval
 from eval.tables import LOG, Table, commit, hardware, report
 from rag.assembly import Citewell, open_citewell
 from rag.settings import Settings, load_settings
+
+RowT = TypeVar("RowT")
 
 SETS = ("squad", "nq_qed", "clapnq", "hotpotqa", "tatqa", "medquad")
 #: The sets that are written over Wikipedia: joined, they are a harder test than each alone.
@@ -83,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             corpus = Path(scratch) / "peers"
             folders = [sets[name] for name in PEER_SETS if name in sets]
             there = join(folders, corpus, options.peer_passages)
-            questions = _spread(read_questions(folders[0]), options.peer_questions)
+            questions = spread(read_questions(folders[0]), options.peer_questions)
             write_questions(corpus, questions)
             names = () if options.no_peers else options.peer or PEERS
             title = f"Side by side, {there:,} passages, {len(questions)} questions of {folders[0].name}"
@@ -271,13 +274,13 @@ def clients_table(rounds: Sequence[tuple[Load, Load]]) -> Table:
 def _mixed(sets: Mapping[str, Path], count: int) -> list[Question]:
     """Return about ``count`` questions, equally many of each set."""
     each = max(1, count // len(sets))
-    return [question for folder in sets.values() for question in _spread(read_questions(folder), each)]
+    return [question for folder in sets.values() for question in spread(read_questions(folder), each)]
 
 
-def _spread(questions: Sequence[Question], count: int) -> list[Question]:
-    """Return ``count`` questions at equal distances, since those of one document stand together."""
-    places = np.linspace(0, len(questions), min(count, len(questions)), endpoint=False).astype(int)
-    return [questions[place] for place in places]
+def spread(rows: Sequence[RowT], count: int) -> list[RowT]:
+    """Return ``count`` rows at equal distances, since questions about one document stand together."""
+    places = np.linspace(0, len(rows), min(count, len(rows)), endpoint=False).astype(int)
+    return [rows[place] for place in places]
 
 
 if __name__ == "__main__":
