@@ -38,7 +38,8 @@ DROPPED, IN_FRONT = 0.1, 0.65
 #: How often a made-up question is also changed so that nothing answers it.
 CHANGED = 0.6
 
-_PRONOUNS = frozenset("he she it they this that these those there we i you his her its their in".split())
+#: Words that name nobody.
+PRONOUNS = frozenset("he she it they this that these those there we i you his her its their in".split())
 _YEAR = re.compile(r"\b[Ii]n ((?:1[0-9]|20)\d\d)\b")
 _DATE = re.compile(r"\b[Oo]n ((?:\d{1,2} [A-Z][a-z]+|[A-Z][a-z]+ \d{1,2}),? \d{4})\b")
 _COUNT = re.compile(r"(?<![\w.,$])(\d[\d,]*(?:\.\d+)?)(?= (?!million|billion|percent|per)[a-z]{3,})")
@@ -120,11 +121,11 @@ def _asked(text: str, rng: random.Random) -> tuple[str, tuple[int, int]] | None:
 
 def _of_subject(sentence: str, rng: random.Random) -> tuple[str, tuple[int, int]] | None:
     match = SUBJECT.match(sentence)
-    if match is None or {*match[1].lower().split()} & _PRONOUNS:
+    if match is None or {*match[1].lower().split()} & PRONOUNS:
         return None
     clause = _around(sentence, *match.span(1))[1]
     word = rng.choice(("who", "what") if " " in match[1] else ("what", "who", "which"))
-    return _written(word, _dropped(clause, rng), rng), match.span(1)
+    return as_asked(word, _dropped(clause, rng), rng), match.span(1)
 
 
 def _of_time(sentence: str, rng: random.Random) -> tuple[str, tuple[int, int]] | None:
@@ -133,7 +134,7 @@ def _of_time(sentence: str, rng: random.Random) -> tuple[str, tuple[int, int]] |
         return None
     before, after = _around(sentence, match.start(), match.end())
     words = ("when", "in what year", "what year") if match.re is _YEAR else ("when", "on what date")
-    return _written(rng.choice(words), _dropped(f"{before} {after.lstrip(', ')}", rng), rng), match.span(1)
+    return as_asked(rng.choice(words), _dropped(f"{before} {after.lstrip(', ')}", rng), rng), match.span(1)
 
 
 def _of_count(sentence: str, rng: random.Random) -> tuple[str, tuple[int, int]] | None:
@@ -142,7 +143,7 @@ def _of_count(sentence: str, rng: random.Random) -> tuple[str, tuple[int, int]] 
         return None
     before, after = _around(sentence, match.start(), match.end())
     thing, _, rest = after.strip().partition(" ")
-    return _written(f"how many {thing}", _dropped(f"{before} {rest}", rng), rng), match.span(1)
+    return as_asked(f"how many {thing}", _dropped(f"{before} {rest}", rng), rng), match.span(1)
 
 
 def _of_name(sentence: str, rng: random.Random) -> tuple[str, tuple[int, int]] | None:
@@ -153,8 +154,8 @@ def _of_name(sentence: str, rng: random.Random) -> tuple[str, tuple[int, int]] |
     before, after = _around(sentence, match.start(), match.end())
     word = rng.choice(("who", "what", "which"))
     if rng.random() < IN_FRONT:
-        return _written(word, _dropped(f"{before} {after}", rng), rng), match.span()
-    return _written("", f"{_dropped(before, rng)} {word} {_dropped(after, rng)}", rng), match.span()
+        return as_asked(word, _dropped(f"{before} {after}", rng), rng), match.span()
+    return as_asked("", f"{_dropped(before, rng)} {word} {_dropped(after, rng)}", rng), match.span()
 
 
 def _around(sentence: str, start: int, end: int) -> tuple[str, str]:
@@ -167,7 +168,7 @@ def _dropped(words: str, rng: random.Random) -> str:
     return " ".join(word for word in words.split() if rng.random() >= DROPPED)
 
 
-def _written(front: str, rest: str, rng: random.Random) -> str:
+def as_asked(front: str, rest: str, rng: random.Random) -> str:
     """Return a question as people write it: with a capital and a mark, or as they type it."""
     said = " ".join(f"{front} {rest}".split()).strip(" ,;")
     if rng.random() < 0.3:

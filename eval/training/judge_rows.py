@@ -16,7 +16,7 @@ from typing import Any
 
 from eval.training.detokenise import detokenised
 from eval.training.reader_rows import written_rows
-from eval.training.rows import JudgeRow, ReaderRow, dev_texts, plain, read_lines
+from eval.training.rows import JudgeRow, ReaderRow, dev_texts, plain, read_claims, read_lines
 from eval.training.swaps import SUBJECT, TRUE_EDITS, edited, false_edits, names_in
 from rag.near import Near
 from rag.sentences import sentence_spans
@@ -47,8 +47,8 @@ def judge_rows(data: Path, seed: int, written: Sequence[Path] = ()) -> list[Judg
     """
     rng = random.Random(seed)
     dev = dev_texts(data)
-    claims = [*_claims(data, "fever_rte"), *[*_claims(data, "scifact_rte")] * 2]
-    said = [*_claims(data, "begin_wow")]
+    claims = [*read_claims(data, "fever_rte"), *[*read_claims(data, "scifact_rte")] * 2]
+    said = [*read_claims(data, "begin_wow")]
     texts = [text for text in _passages(data) if plain(text) not in dev]
     names = [name for text in texts for name in names_in(text)]
     near = Near(texts)
@@ -65,12 +65,6 @@ def judge_rows(data: Path, seed: int, written: Sequence[Path] = ()) -> list[Judg
     rows = [padded(row, texts, near, rng) if rng.random() < PADDED else row for row in rows]
     rng.shuffle(rows)
     return rows
-
-
-def _claims(data: Path, name: str) -> Iterator[JudgeRow]:
-    for row in read_lines(data / "faithfulness" / f"{name}.jsonl.gz"):
-        if row["split"] == "train":
-            yield JudgeRow(row["response"], row["context"], row["label"], name, row["response"])
 
 
 def unrelated(claims: Sequence[JudgeRow], rng: random.Random) -> Iterator[JudgeRow]:

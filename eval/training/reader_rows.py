@@ -1,9 +1,10 @@
-"""The training rows of the reader, from the training files of squad, nq_qed and medquad and from made-up tables.
+"""The training rows of the reader, from the training files of the sets and from made-up tables.
 
 Beside the questions with their own passage many also meet a passage that is near but does not answer it (one that BM25
 ranks high, another of the same article, another aspect of the same disease), or stand changed beside their own; and
-sentences of the passages are made into questions (`eval.training.clozes`). What a language model wrote beside them
-(`eval.training.writer`) may join. Knows no token and no model.
+sentences of the passages are made into questions (`eval.training.clozes`), as are claims of FEVER and SciFact
+(`eval.training.claims`). What a language model wrote beside the passages (`eval.training.writer`) may join. Knows no
+token and no model.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.training.claims import claim_questions
 from eval.training.clozes import changed_rows, cloze_rows
 from eval.training.detokenise import detokenised
 from eval.training.grids import grid_rows
-from eval.training.rows import ReaderRow, dev_texts, plain, read_lines
+from eval.training.rows import ReaderRow, dev_texts, plain, read_claims, read_lines
 from rag.near import Near
 
 #: How many rows of the sets that are no reading comprehension.
@@ -39,7 +41,7 @@ def reader_rows(data: Path, seed: int, written: Sequence[Path] = ()) -> list[Rea
     health = [row for row in _health(data, rng) if plain(row.question) not in dev]
     passages = [*{detokenised(row.text)[0]: detokenised(row.context)[0] for row in own}.items()]
     made = [*near_misses(own, rng), *changed_rows(own, CHANGED, rng), *cloze_rows(passages, CLOZES, rng)]
-    rows = [*own, *made, *health, *grid_rows(TABLES, rng), *written_rows(written, dev)]
+    rows = [*own, *made, *health, *grid_rows(TABLES, rng), *written_rows(written, dev), *_of_claims(data, dev, rng)]
     rng.shuffle(rows)
     return rows
 
@@ -54,6 +56,14 @@ def written_rows(files: Sequence[Path], dev: Collection[str]) -> Iterator[Reader
         if plain(row["text"]) not in dev and plain(row["question"]) not in dev:
             source = "written" if answer else "written-none"
             yield ReaderRow(row["question"], row["context"], row["text"], answer, answer is not None, source)
+
+
+def _of_claims(data: Path, dev: Collection[str], rng: random.Random) -> Iterator[ReaderRow]:
+    """Yield claims as questions, and some of them beside a near miss or changed."""
+    claims = [row for name in ("fever_rte", "scifact_rte") for row in read_claims(data, name)]
+    asked = [*claim_questions([row for row in claims if plain(row.claim) not in dev], rng)]
+    some = rng.sample(asked, len(asked) // 2)
+    yield from (*asked, *near_misses(some, rng), *changed_rows(some, CHANGED, rng))
 
 
 def _squad(data: Path, rng: random.Random) -> Iterator[ReaderRow]:

@@ -79,6 +79,13 @@ def dev_texts(data: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+def read_claims(data: Path, name: str) -> Iterator[JudgeRow]:
+    """Yield the claims of people that train, of the set ``name`` in the folder of the sets; raises `BadInput`."""
+    for row in read_lines(data / "faithfulness" / f"{name}.jsonl.gz"):
+        if row["split"] == "train":
+            yield JudgeRow(row["response"], row["context"], row["label"], name, row["response"])
+
+
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a compressed JSON lines file; raises `BadInput`."""
     try:

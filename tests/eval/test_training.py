@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from eval.bench_reader import Asked as Retrieved
 from eval.training.batches import JudgeExample, inputs, judge_examples, order, reader_examples, reader_target
 from eval.training.calibration import SILENT, calibrate, fit_logistic, fit_slope, join_readers
+from eval.training.claims import claim_questions, shared_runs
 from eval.training.clozes import changed_rows, cloze_rows
 from eval.training.detokenise import detokenised
 from eval.training.export import averaged, export, load_model, shipped
@@ -231,7 +232,7 @@ def data(tmp_path):
     claims = [
         {
             "split": "dev" if i % 5 == 0 else "train",
-            "response": f"Ship {i} is old.",
+            "response": f"Ship {i} is old and large.",
             "context": text,
             "label": i % 2 == 0,
         }
@@ -263,6 +264,8 @@ def test_reader_rows_of_the_training_files(data):
     """
     rows = reader_rows(data, 7)
     assert rows == reader_rows(data, 7) != reader_rows(data, 8)
+    assert {row.text[slice(*row.answer)] for row in rows if row.source == "claim"} >= {"Ship 2", "Ship 4"}
+    assert {row.answerable for row in rows if row.source in ("claim-refuted", "claim-near")} == {False}
     near = [row for row in rows if row.source == "squad-near"]
     assert 12 <= len(near) <= 24, "most questions, not all, meet a near miss"
     assert all(re.search(r"\d+", row.question).group() not in row.text for row in near if len(row.question) > 23)
@@ -275,7 +278,7 @@ def test_judge_rows_take_no_dev_row(data):
     rows = judge_rows(data, 7)
     assert rows == judge_rows(data, 7)
     told = {row.claim for row in rows if row.source == "fever_rte"}
-    assert told == {f"Ship {i} is old." for i in range(4 * 26) if i % 5}
+    assert told == {f"Ship {i} is old and large." for i in range(4 * 26) if i % 5}
     assert {row.source for row in rows} >= {
         "sentence",
         "sentence-edited",
@@ -290,6 +293,48 @@ def test_a_damaged_training_file_is_named(data):
     (data / "squad" / "train.jsonl.gz").write_bytes(b"no gzip")
     with pytest.raises(BadInput, match=r"squad/train\.jsonl\.gz is not readable"):
         reader_rows(data, 1)
+
+
+# -- claims as questions -----------------------------------------------------------------------------------------------
+
+
+BORN = "Eric Bana was born on 9 August 1968. He is an Australian actor and comedian, known for the film Chopper."
+
+
+@pytest.mark.parametrize(
+    ("claim", "runs"),
+    [
+        ("Eric Bana is a comedian.", ["Eric Bana", "comedian"]),
+        ("The actor Eric Bana was born in August 1968.", ["Eric Bana", "August 1968"]),
+        ("Eric Bana Smith is funny.", []),  # only part of the name stands there
+        ("Bana acted in the film Chopper", ["Bana", "Chopper"]),
+        ("He is comedian material", []),
+        ("He is an actor and comedian", ["comedian"]),
+        ("In 1968 he was 9 years old", ["1968", "9"]),
+        ("The house of Eric Bana", ["Eric Bana"]),
+        ("The Chopper of Melbourne", []),
+        ("", []),
+    ],
+)
+def test_what_a_claim_shares_with_its_evidence(claim, runs):
+    """Whole names and numbers, and what the claim ends with; no parts of names, nothing amid a phrase."""
+    assert [claim[a:b] for a, b in shared_runs(claim.rstrip("."), BORN)] == runs
+
+
+@given(seed=st.integers(0, 2**32))
+def test_a_claim_asks_for_what_its_evidence_says(seed):
+    """The answer is the shared words wherever the evidence has come to stand, and a refuted claim has none."""
+    claims = [
+        JudgeRow("Eric Bana is a comedian.", BORN, True, "fever_rte", "a"),
+        JudgeRow("Eric Bana was born in 1970 in Melbourne.", BORN, False, "fever_rte", "b"),
+        JudgeRow("Chopper is a film.", "Melbourne is a city. Chopper is a 2000 crime film.", True, "fever_rte", "c"),
+    ]
+    rows = [*claim_questions(claims, random.Random(seed))]
+    said = {row.text[slice(*row.answer)] for row in rows if row.answer}
+    assert said <= {"Eric Bana", "comedian", "Chopper", "film"}
+    assert {row.answer for row in rows if row.source == "claim-refuted"} == {None}
+    assert {row.question.lower().split()[0] for row in rows} <= {"who", "what", "which", "whose", "eric", "chopper"}
+    assert all(BORN in row.text or "crime" in row.text for row in rows)
 
 
 # -- batches -----------------------------------------------------------------------------------------------------------
