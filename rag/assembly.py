@@ -53,7 +53,8 @@ ResultT = TypeVar("ResultT")
 class Citewell:
     """A running whole: a store with models and indexes. Thread-safe.
 
-    ``reader`` is the built-in one: the generator itself, or what stands in for it. ``telemetry`` is told of the work.
+    ``reader`` is the built-in one: the generator itself, or what stands in for it; ``head`` ranks by the same model,
+    where a tuning or the settings ask for it. ``telemetry`` is told of the work.
     """
 
     store: Store
@@ -63,6 +64,7 @@ class Citewell:
     judge: Judge
     open_indexes: Callable[[Collection], Indexes]
     reranker: Reranker | None = None
+    head: Reranker | None = None
     telemetry: Telemetry = SILENT
     rails: Rails | None = None
     retriever: Retriever = field(init=False)
@@ -77,7 +79,9 @@ class Citewell:
     def __post_init__(self) -> None:
         settings = self.store.settings
         embedder = BatchingEmbedder(self.embedder, self.telemetry)
-        self.retriever = Retriever(self.store.catalog, embedder, self.indexes_of, settings.retrieval, self.reranker)
+        self.retriever = Retriever(
+            self.store.catalog, embedder, self.indexes_of, settings.retrieval, self.reranker, self.head
+        )
         self.searches = Searches(self.retriever, embedder, settings.server, self.telemetry)
         self.encodings = Encodings(embedder, self.reranker, settings.server)
         writes = not self.generator.quotes
@@ -244,7 +248,7 @@ def open_citewell(
         _opened_rails(settings, rails) as chosen_rails,
         _opened_engine(store, chosen) as open_indexes,
     ):
-        reader = _reader(settings, chosen, spans)
+        reader, head = _reader(settings, chosen, spans), _head(spans)
         opened = Citewell(
             store,
             chosen,
@@ -252,7 +256,8 @@ def open_citewell(
             generator or _open_generator(settings, reader),
             chosen_judge,
             open_indexes,
-            reranker or _open_reranker(settings, spans),
+            reranker or _open_reranker(settings, head),
+            head,
             telemetry,
             rails=chosen_rails,
         )
@@ -295,13 +300,19 @@ def _opened_engine(store: Store, embedder: Embedder) -> Iterator[Callable[[Colle
         )
 
 
-def _open_reranker(settings: Settings, spans: SpanReader | None) -> Reranker | None:
+def _head(spans: SpanReader | None) -> Reranker | None:
+    if spans is None:
+        return None
+    from rag.reader_head import ReaderHead
+
+    return ReaderHead(spans)
+
+
+def _open_reranker(settings: Settings, head: Reranker | None) -> Reranker | None:
     if not settings.retrieval.reranker:
         return None
-    if spans is not None and settings.retrieval.reranker == BUILT_IN_READER:
-        from rag.reader_head import ReaderHead
-
-        return ReaderHead(spans)
+    if settings.retrieval.reranker == BUILT_IN_READER:
+        return head
     from rag.cross_encoder import CrossEncoder
 
     return CrossEncoder(settings.retrieval.reranker, settings.embedder)

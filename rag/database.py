@@ -24,7 +24,7 @@ from rag.errors import BadInput, Misconfigured, Unavailable
 from rag.filters import instant
 
 #: The newest migration that this code knows (the file of this name in ``rag/migrations/versions``).
-SCHEMA = "0007"
+SCHEMA = "0008"
 
 #: The number of the lock under which one process migrates a PostgreSQL database.
 MIGRATION_LOCK = 0x63697465

@@ -23,7 +23,7 @@ from rag.protocols import Embedder, Encoding, Hits, Index, LexicalIndex, Reranke
 from rag.queries import Query, QueryRole
 from rag.reading import Key, Steps, Wanted, alone
 from rag.records import Collection, Copy, Kind, Passage, Plan, Ranking
-from rag.settings import BUILT_IN_READER, RetrievalSettings
+from rag.settings import RetrievalSettings
 from rag.surroundings import diversified, surrounded
 from rag.telemetry import Clock
 from rag.tuning import Tuned
@@ -95,6 +95,14 @@ class Candidates:
     fused: Scores
 
 
+@dataclass(frozen=True, slots=True)
+class Rereading:
+    """What reads the best passages again; its scores stand alone, or count ``weight`` beside those before."""
+
+    reranker: Reranker
+    weight: float | None = None
+
+
 class Retriever:
     """Finds the passages for a plan. ``indexes_of`` opens the indexes of a collection."""
 
@@ -105,12 +113,15 @@ class Retriever:
         indexes_of: Callable[[Collection], Indexes],
         settings: RetrievalSettings,
         reranker: Reranker | None = None,
+        reader: Reranker | None = None,
     ) -> None:
+        """``reranker`` is what the settings choose, and ``reader`` the built-in one, which a tuning may choose."""
         self._catalog = catalog
         self._embedder = embedder
         self._indexes_of = indexes_of
         self._settings = settings
         self._reranker = reranker
+        self._reader = reader
         self._interaction = Interaction(catalog, embedder.fingerprint, embedder.dimension)
         self._usual = Tuned(settings.dense_weight, settings.late_weight)
         self._tunings: dict[str, Tuned] = {}
@@ -161,9 +172,11 @@ class Retriever:
                 raise wrong_embedder(str(collection.embedder), self._embedder.fingerprint)
         tuned = tuned or self.tuned(plan.collections)
         queries, understanding = plan.queries, plan.understanding
+        rerank = self._rereading(plan, tuned)
+        wanted = self._wanted(plan, rerank)
         found: list[tuple[Scores, dict[str, Scores]]] = []
         for query in queries:
-            scored = yield from self._scored(_plan_of(plan, query), query.role, tuned, known, clock)
+            scored = yield from self._scored(_plan_of(plan, query), query.role, tuned, known, wanted, clock)
             found.append(scored)
         plan, (scores, parts) = _plan_of(plan, queries[0]), found[0]
         if len(queries) > 1:
@@ -171,10 +184,10 @@ class Retriever:
                 parts |= {f"query {number}": others for number, (others, _) in enumerate(found[1:], 2)}
                 scores = mixed(queries, [scored for scored, _ in found])
         with clock.stage("read"):
-            read = yield from self._folded(plan, by_score(scores), known)
-        if plan.parts.rerank and self._reranker is not None:
+            read = yield from self._folded(plan, by_score(scores), known, wanted)
+        if rerank is not None:
             with clock.stage("rerank"):
-                read, parts["reranked"] = self._reranked(self._reranker, plan, read, scores)
+                read, parts["reranked"] = _reranked(rerank, plan, read, scores)
                 scores = parts["reranked"]
         if plan.diversity:
             with clock.stage("diversity"):
@@ -199,7 +212,7 @@ class Retriever:
         }
 
     def _scored(
-        self, plan: Plan, role: QueryRole, tuned: Tuned, known: dict[Key, Passage], clock: Clock
+        self, plan: Plan, role: QueryRole, tuned: Tuned, known: dict[Key, Passage], wanted: int, clock: Clock
     ) -> Steps[tuple[Scores, dict[str, Scores]]]:
         """Return the scores of what is found for one query, and those of each stage; ``known`` see `_read`."""
         with clock.stage("embed"):
@@ -217,7 +230,7 @@ class Retriever:
                 scores = joined(found.fused, best, parts["late"], tuned.late_weight)
             if plan.parts.hop:
                 with clock.stage("hop"):
-                    scores = yield from self._hopped(plan, scores, matches, weights, known)
+                    scores = yield from self._hopped(plan, scores, matches, weights, known, wanted)
         return scores, parts
 
     def _evidence(self, plan: Plan, tuned: Tuned) -> Steps[tuple[Candidates, Scores]]:
@@ -274,25 +287,26 @@ class Retriever:
         matches: Mapping[Key, Vectors],
         weights: Vectors,
         known: dict[Key, Passage],
+        wanted: int,
     ) -> Steps[Scores]:
         """Return the scores with what the second hop adds to them; ``known`` see `_read`."""
         order = [key for key in by_score(scores) if key in matches]
         called = yield Wanted(self._catalog.names, order)
         names_by = {facts: names_of(*facts) for facts in set(called.values())}
         names = {key: names_by[facts] for key, facts in called.items()}
-        read = yield from self._read(order[: max(BEST, 2 * self._wanted(plan))], known)  # most of them are returned
+        read = yield from self._read(order[: max(BEST, 2 * wanted)], known)  # most of them are returned
         texts = {key: passage.text for key, passage in read.items() if _may_be_seen(plan, passage)}
         return hopped(scores, [key for key in order if key in names], texts, names, matches, weights)
 
-    def _reranked(
-        self, reranker: Reranker, plan: Plan, read: Sequence[tuple[Key, Passage]], scores: Scores
-    ) -> tuple[list[tuple[Key, Passage]], dict[Key, float]]:
-        """Return passages in the order of the reranker, and its scores; the built-in one stands beside ``scores``."""
-        said = reranker.score(plan.question, [passage.indexed_text for _, passage in read])
-        if self._settings.reranker == BUILT_IN_READER:
-            said = beside([scores[key] for key, _ in read], said, HEAD)
-        scored = {key: score for (key, _), score in zip(read, said, strict=True)}
-        return sorted(read, key=lambda item: (-scored[item[0]], item[0])), scored
+    def _rereading(self, plan: Plan, tuned: Tuned) -> Rereading | None:
+        """Return what reads the best passages again: a reranker of the operator's, or the reader if something asks."""
+        if not plan.parts.rerank:
+            return None
+        if self._reranker is not None and self._reranker is not self._reader:
+            return Rereading(self._reranker)
+        usual = 0.0 if self._reranker is None else HEAD
+        weight = usual if tuned.reader_weight is None else tuned.reader_weight
+        return Rereading(self._reader, weight) if weight and self._reader is not None else None
 
     def _diversified(
         self, plan: Plan, read: Sequence[tuple[Key, Passage]], scores: Scores
@@ -309,9 +323,9 @@ class Retriever:
     def _vectors(self, collection_id: str, seqs: Sequence[int]) -> Mapping[int, Vectors]:
         return self._catalog.vectors(collection_id, self._embedder.fingerprint, seqs)
 
-    def _wanted(self, plan: Plan) -> int:
+    def _wanted(self, plan: Plan, rerank: Rereading | None) -> int:
         """Return how many passages are read that differ: more than are returned if a later stage chooses of them."""
-        reads_more = plan.diversity > 0 or (plan.parts.rerank and self._reranker is not None)
+        reads_more = plan.diversity > 0 or rerank is not None
         return max(plan.top_k, self._settings.rerank_candidates) if reads_more else plan.top_k
 
     def _read(self, keys: Sequence[Key], known: dict[Key, Passage]) -> Steps[dict[Key, Passage]]:
@@ -320,13 +334,14 @@ class Retriever:
             known |= yield Wanted(self._catalog.passages, new)
         return {key: known[key] for key in keys if key in known}
 
-    def _folded(self, plan: Plan, order: Sequence[Key], known: dict[Key, Passage]) -> Steps[list[tuple[Key, Passage]]]:
-        """Return the first passages of ``order`` that are no copies of one before them: as many as are wanted.
+    def _folded(
+        self, plan: Plan, order: Sequence[Key], known: dict[Key, Passage], wanted: int
+    ) -> Steps[list[tuple[Key, Passage]]]:
+        """Return the first passages of ``order`` that are no copies of one before them: as many as are ``wanted``.
 
         A passage names its copies among those read in ``also_in``. More are read until there are enough that differ.
         """
         found: dict[tuple[str, int], tuple[Key, Passage]] = {}
-        wanted = self._wanted(plan)
         step = 2 * wanted
         for start in range(0, len(order), step):
             read = yield from self._read(order[start : start + step], known)
@@ -342,6 +357,17 @@ class Retriever:
             if len(found) == wanted:
                 break
         return list(found.values())
+
+
+def _reranked(
+    rerank: Rereading, plan: Plan, read: Sequence[tuple[Key, Passage]], scores: Scores
+) -> tuple[list[tuple[Key, Passage]], dict[Key, float]]:
+    """Return passages in the order that reading them again gives, and the scores that it goes by."""
+    said = rerank.reranker.score(plan.question, [passage.indexed_text for _, passage in read])
+    if rerank.weight is not None:
+        said = beside([scores[key] for key, _ in read], said, rerank.weight)
+    scored = {key: score for (key, _), score in zip(read, said, strict=True)}
+    return sorted(read, key=lambda item: (-scored[item[0]], item[0])), scored
 
 
 def _may_be_seen(plan: Plan, passage: Passage) -> bool:

@@ -228,6 +228,7 @@ tunings = sa.Table(
     sa.Column("adapter", sa.LargeBinary),
     sa.Column("projection", sa.LargeBinary),
     sa.Column("report", sa.JSON, nullable=False),
+    sa.Column("reader_weight", sa.Float),
 )
 
 # Which tunings were put in force, one on another: taking the last one back puts the one before it in force again.

@@ -21,12 +21,17 @@ from rag.protocols import Encoding, TokenVectors, Vectors
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The weights of `rag.retrieval` in [0, 1], and the maps (dimension, dimension) of a question's vectors, if any."""
+    """The weights of `rag.retrieval` in [0, 1], and the maps (dimension, dimension) of a question's vectors, if any.
+
+    ``reader_weight`` is what a log odds of the built-in reader counts beside a standard deviation of the scores: 0 if
+    the reader does not rank, None if the settings say.
+    """
 
     dense_weight: float
     late_weight: float
     adapter: Vectors | None = None
     projection: Vectors | None = None
+    reader_weight: float | None = None
 
     def turned(self, asked: Encoding) -> Encoding:
         """Return the vectors of a question as they are looked for; unit rows stay unit rows."""
@@ -55,6 +60,7 @@ class Tuning:
     has_projection: bool
     report: Mapping[str, Any]
     in_force: bool
+    reader_weight: float | None
 
 
 def unit_rows(vectors: Vectors) -> Vectors:

@@ -47,6 +47,9 @@ def tune(
     which were held back, find their passages significantly better with it. What was learnt is put in force at once;
     `citewell tunings rollback` takes it back. Run a command that was stopped again to go on.
 
+    The step `reranker`, which has to be asked for, lets the built-in reader read the best passages in every search of
+    the collection: often much better, and slower by what the step tells.
+
     The exit status is 0 also if nothing helped and nothing was changed.
     """
     settings = read_used_settings(ctx, data)
@@ -113,14 +116,18 @@ def list_tunings(ctx: typer.Context, collection: CollectionName, as_json: AsJson
     elif not found:
         say(f"{collection} has no tunings; `citewell tune -c {collection}` makes one.")
     else:
-        say(table(("TUNING", "CREATED", "IN FORCE", "DENSE", "LATE", "MAPS"), [_row(tuning) for tuning in found]))
+        say(
+            table(
+                ("TUNING", "CREATED", "IN FORCE", "DENSE", "LATE", "MAPS", "READER"), [_row(tuning) for tuning in found]
+            )
+        )
 
 
 def _facts(tuning: Tuning) -> dict[str, Any]:
     return {
         "id": tuning.id, "created_at": tuning.created_at, "in_force": tuning.in_force, "embedder": tuning.embedder,
         "dense_weight": tuning.dense_weight, "late_weight": tuning.late_weight, "adapter": tuning.has_adapter,
-        "projection": tuning.has_projection, "report": tuning.report,
+        "projection": tuning.has_projection, "reader_weight": tuning.reader_weight, "report": tuning.report,
     }  # fmt: skip
 
 
@@ -128,7 +135,7 @@ def _row(tuning: Tuning) -> tuple[str, ...]:
     maps = [name for name, there in (("adapter", tuning.has_adapter), ("projection", tuning.has_projection)) if there]
     return (
         tuning.id, f"{tuning.created_at:%Y-%m-%d %H:%M}", "yes" if tuning.in_force else "", f"{tuning.dense_weight:g}",
-        f"{tuning.late_weight:g}", ", ".join(maps),
+        f"{tuning.late_weight:g}", ", ".join(maps), f"{tuning.reader_weight:g}" if tuning.reader_weight else "",
     )  # fmt: skip
 
 

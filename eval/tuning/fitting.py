@@ -16,12 +16,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from eval.tuning.mining import Mined, gain, ranked
+from eval.tuning.mining import Mined, Reread, gain, ranked
 from rag.protocols import Vectors
+from rag.retrieval import beside
 
 #: The weights that are tried, and how much better others must rank the training questions to be taken.
 WEIGHTS = tuple(round(0.1 * n, 1) for n in range(11))
 LEAST = 0.002
+#: The weights of the reader's log odds that are tried.
+COUNTS = (0.1, 0.2, 0.4, 0.8)
 #: The pulls that are tried, in pairs of a question with itself for each pair that there is; and into how many folds.
 PULLS = (30.0, 10.0, 3.0, 1.0, 0.3)
 FOLDS = 4
@@ -45,6 +48,24 @@ def fit_weights(mined: Sequence[Mined], usual: tuple[float, float], looked_at: i
 
 def _distance(one: tuple[float, float], other: tuple[float, float]) -> float:
     return abs(one[0] - other[0]) + abs(one[1] - other[1])
+
+
+def fit_reader(read: Sequence[Reread]) -> float:
+    """Return what a log odds of the reader is to count so that the training questions are ranked best; 0: nothing.
+
+    It is taken only if it ranks them better by `LEAST` than without it.
+    """
+
+    def mean(weight: float) -> float:
+        return float(np.mean([gain(_order(one, weight), one.targets) for one in read]))
+
+    best = max(COUNTS, key=mean)
+    return best if mean(best) >= mean(0.0) + LEAST else 0.0
+
+
+def _order(read: Reread, weight: float) -> list[int]:
+    scores = beside(read.scores, read.log_odds, weight)
+    return [read.answers[place] for place in sorted(range(len(scores)), key=lambda place: -scores[place])]
 
 
 def procrustes(asked: Vectors, answering: Vectors, pull: float) -> Vectors:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from eval.tuning.questions import Sought
 from rag.assembly import Citewell
@@ -22,6 +23,7 @@ from rag.tuning import Tuned
 #: How deep a ranking is judged.
 DEPTH = 10
 Tell = Callable[[int, int], None]
+RowT = TypeVar("RowT", "Mined", "Reread")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,42 @@ def plan_of(citewell: Citewell, question: Sought, collection: Collection, top_k:
     return citewell.plan(question.text, [collection.name], top_k=top_k, parts=bare)
 
 
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """The best passages of a question, best first: their ``scores``, and what the built-in reader says of each.
+
+    ``answers`` and ``targets`` are those of `Mined`; ``seconds`` is how long the reader took.
+    """
+
+    scores: list[float]
+    log_odds: list[float]
+    answers: list[int]
+    targets: int
+    seconds: float
+
+
 def mine(
     citewell: Citewell, collection: Collection, tuned: Tuned, questions: Sequence[Sought], kept: Path, tell: Tell
 ) -> list[Mined]:
     """Return what is found for each question; what ``kept`` holds already is not looked for again."""
-    found = [Mined(**row) for row in kept_lines(kept)][: len(questions)]
+    return _each(Mined, lambda question: _mined(citewell, collection, tuned, question), questions, kept, tell)
+
+
+def reread(
+    citewell: Citewell, collection: Collection, tuned: Tuned, questions: Sequence[Sought], kept: Path, tell: Tell
+) -> list[Reread]:
+    """Return what ``citewell.head`` says of the best passages of each question; ``kept`` holds some of it already."""
+    return _each(Reread, lambda question: _reread(citewell, collection, tuned, question), questions, kept, tell)
+
+
+def _each(
+    row: Callable[..., RowT], look: Callable[[Sought], RowT], questions: Sequence[Sought], kept: Path, tell: Tell
+) -> list[RowT]:
+    """Return a row for each question: those that ``kept`` holds, and new ones, each kept as soon as it is there."""
+    found = [row(**values) for values in kept_lines(kept)][: len(questions)]
     with kept.open("a", encoding="utf-8") as stream:
         for number in range(len(found), len(questions)):
-            found.append(_mined(citewell, collection, tuned, questions[number]))
+            found.append(look(questions[number]))
             stream.write(json.dumps(asdict(found[-1])) + "\n")
             stream.flush()
             tell(number + 1, len(questions))
@@ -83,6 +113,17 @@ def _mined(citewell: Citewell, collection: Collection, tuned: Tuned, question: S
         [late.get(key) for key in keys],
         [answered(question, passages[seq]) for _, seq in keys],
         len(question.targets),
+    )
+
+
+def _reread(citewell: Citewell, collection: Collection, tuned: Tuned, question: Sought) -> Reread:
+    wanted = citewell.store.settings.retrieval.rerank_candidates
+    found = citewell.retriever.retrieve(plan_of(citewell, question, collection, wanted), tuned=tuned).passages
+    begun = time.perf_counter()
+    said = citewell.head.score(question.text, [passage.indexed_text for passage in found]) if citewell.head else []
+    answers = [answered(question, passage) for passage in found]
+    return Reread(
+        [passage.score for passage in found], [*said], answers, len(question.targets), time.perf_counter() - begun
     )
 
 

@@ -1,8 +1,9 @@
 """`citewell tune`: questions -> what a search finds for each -> steps that learn -> each judged on questions held back.
 
 The steps go from cheap to dear, each on top of what was taken before it: the weights of the parts, the query adapter
-(closed form), the projection of late interaction (by gradient). A step is taken only if the real search ranks the held
-questions significantly better with it. Knows how a tuning is learnt and judged; keeping it is for the catalog.
+(closed form), the projection of late interaction (by gradient), the weight of the built-in reader as a reranker. A step
+is taken only if the real search ranks the held questions significantly better with it. Knows how a tuning is learnt and
+judged; keeping it is for the catalog.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from eval.statistics import Difference, Numbers, compare
-from eval.tuning.fitting import Pair, fit_adapter, fit_weights
-from eval.tuning.mining import Mined, answered, gain, kept_lines, mine, plan_of
+from eval.tuning.fitting import Pair, fit_adapter, fit_reader, fit_weights
+from eval.tuning.mining import Mined, answered, gain, kept_lines, mine, plan_of, reread
 from eval.tuning.projection import Lesson, fit_projection
 from eval.tuning.questions import (
     Sought,
@@ -39,7 +40,9 @@ from rag.protocols import Generator
 from rag.records import Collection, Passage, digest
 from rag.tuning import Tuned, Tuning
 
-STEPS = ("weights", "adapter", "projection")
+#: The steps that there are, and those that are tried unless others are wished: the reader makes every search slower.
+STEPS = ("weights", "adapter", "projection", "reranker")
+USUAL = STEPS[:3]
 #: Questions as people ask them, the best judges first; the others are made of the words of the passages.
 REAL = ("file", "generator")
 #: A step is taken if it is better with a p value below this, divided by the number of steps that are tried.
@@ -48,6 +51,8 @@ LEVEL = 0.05
 FEWEST = 20
 #: Most passages that questions are made of, and most hard negatives of a question.
 PASSAGES, NEGATIVES = 400, 15
+#: Most questions whose passages the reader reads to be weighed.
+READ = 300
 Tell = Callable[[str], None]
 
 
@@ -56,7 +61,7 @@ class Wish:
     """What is to be done: with which questions, which steps, and how chance is drawn."""
 
     questions: Path | None = None
-    steps: tuple[str, ...] = STEPS
+    steps: tuple[str, ...] = USUAL
     passages: int = PASSAGES
     seed: int = 1
 
@@ -104,8 +109,14 @@ def tune(citewell: Citewell, collection: Collection, wish: Wish, *, promote: boo
     """Learn a tuning for a collection, judge it, keep it if it helps, and with ``promote`` put it in force.
 
     A run that was stopped goes on where it was if the same is wished of an unchanged collection. Raises `BadInput` for
-    too few questions, and `Conflict` while another process tunes the collection.
+    too few questions, or for the step reranker where no reader can rank, and `Conflict` while another process tunes the
+    collection.
     """
+    if "reranker" in wish.steps and (citewell.head is None or citewell.reranker not in {None, citewell.head}):
+        raise BadInput(
+            "The step reranker weighs the trained reader, which does not rank here; set generator.reader to 'trained' "
+            "and leave retrieval.reranker empty, or leave the step out."
+        )
     with _workplace(citewell, collection, wish) as folder:
         questions, left_out = _questions(citewell, collection, wish, folder, tell)
         taught = [question for question in questions if not question.is_held]
@@ -255,10 +266,11 @@ class Material:
         return self.citewell.store.settings.retrieval.late_candidates
 
     @property
-    def judged_by(self) -> list[Mined]:
+    def judged_by(self) -> list[tuple[Sought, Mined]]:
         """The questions that weights are fitted on: those of people and of models, if there are enough of them."""
-        real = [m for q, m in zip(self.questions, self.mined, strict=True) if q.source in REAL]
-        return real if len(real) >= FEWEST else self.mined
+        asked = [*zip(self.questions, self.mined, strict=True)]
+        real = [(question, mined) for question, mined in asked if question.source in REAL]
+        return real if len(real) >= FEWEST else asked
 
     def found(self) -> Iterator[tuple[Sought, Mined]]:
         """Yield the questions for which something that answers is among the candidates."""
@@ -274,7 +286,7 @@ NOTHING: Learnt = (None, "nothing that helps the questions it was learnt from")
 def _learn_weights(material: Material, current: Tuned, tell: Tell) -> Learnt:
     del tell
     usual = current.dense_weight, current.late_weight
-    dense, late = fit_weights(material.judged_by, usual, material.looked_at)
+    dense, late = fit_weights([mined for _, mined in material.judged_by], usual, material.looked_at)
     if (dense, late) == usual:
         return NOTHING
     return replace(current, dense_weight=dense, late_weight=late), f"dense {dense:g}, late {late:g}"
@@ -320,8 +332,25 @@ def _learn_projection(material: Material, current: Tuned, tell: Tell) -> Learnt:
     return replace(current, projection=projection), f"a projection from {len(lessons)} questions"
 
 
+def _learn_reranker(material: Material, current: Tuned, tell: Tell) -> Learnt:
+    """Weigh the built-in reader by what it says of the best passages of each question."""
+    asked = [question for question, _ in material.judged_by]
+    chosen = random.Random(material.seed).sample(asked, min(READ, len(asked)))
+    alone = replace(current, reader_weight=0.0)
+    read = reread(
+        material.citewell, material.collection, alone, chosen, material.folder / "read.jsonl",
+        lambda n, of: _tell_tenth(tell, "questions read", n, of),
+    )  # fmt: skip
+    weight = fit_reader(read)
+    if not weight:
+        return NOTHING
+    seconds = float(np.median([one.seconds for one in read]))
+    return replace(current, reader_weight=weight), f"reader {weight:g}; {1000 * seconds:.0f} ms more for a search"
+
+
 LEARNERS: dict[str, Callable[[Material, Tuned, Tell], Learnt]] = {
     "weights": _learn_weights, "adapter": _learn_adapter, "projection": _learn_projection,
+    "reranker": _learn_reranker,
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ class Tunings(Part):
             "id": secrets.token_hex(16), "collection_id": collection_id, "created_at": now(), "embedder": embedder,
             "dense_weight": tuned.dense_weight, "late_weight": tuned.late_weight, "adapter": _packed(tuned.adapter),
             "projection": _packed(tuned.projection), "report": dict(report),
+            "reader_weight": tuned.reader_weight,
         }  # fmt: skip
         with self._write() as connection:
             move_clock(connection, collection_id, 0)
@@ -53,7 +54,8 @@ class Tunings(Part):
             row = connection.execute(query).one_or_none()
         if row is None:
             raise NotFound("The tuning was deleted.")
-        return Tuned(row.dense_weight, row.late_weight, _unpacked(row.adapter), _unpacked(row.projection))
+        maps = _unpacked(row.adapter), _unpacked(row.projection)
+        return Tuned(row.dense_weight, row.late_weight, *maps, row.reader_weight)
 
     def promote(self, tuning_id: str) -> Tuning:
         """Put a tuning in force in place of the one that is, in one transaction; the next search goes by it.
@@ -102,6 +104,7 @@ class Tunings(Part):
             tunings.c.id, tunings.c.collection_id, tunings.c.created_at, tunings.c.embedder, tunings.c.dense_weight,
             tunings.c.late_weight, tunings.c.adapter.is_not(None).label("adapted"),
             tunings.c.projection.is_not(None).label("projected"), tunings.c.report,
+            tunings.c.reader_weight,
             sa.func.coalesce(collections.c.tuning_id == tunings.c.id, sa.false()).label("in_force"),
         )  # fmt: skip
         query = sa.select(*columns).join(collections, collections.c.id == tunings.c.collection_id).where(condition)
@@ -113,7 +116,7 @@ class Tunings(Part):
 def _tuning_of(row: sa.Row[Any]) -> Tuning:
     return Tuning(
         row.id, row.collection_id, row.created_at, row.embedder, row.dense_weight, row.late_weight, bool(row.adapted),
-        bool(row.projected), row.report, bool(row.in_force),
+        bool(row.projected), row.report, bool(row.in_force), row.reader_weight,
     )  # fmt: skip
 
 

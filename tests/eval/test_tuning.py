@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from eval.tuning.fitting import Pair, fit_adapter, fit_weights, procrustes
-from eval.tuning.mining import Mined, gain, mine, ranked
+from eval.tuning.fitting import Pair, fit_adapter, fit_reader, fit_weights, procrustes
+from eval.tuning.mining import Mined, Reread, gain, mine, ranked
 from eval.tuning.projection import EPOCHS, Lesson, fit_projection, max_sims
 from eval.tuning.questions import made_questions, read_questions, sample_passages
 from eval.tuning.run import Wish, tune
@@ -126,6 +127,20 @@ def test_weights_move_to_the_part_that_knows():
     dense, late = fit_weights([mined(lost=True) for _ in range(30)], (0.9, 0.6), 50)
     assert dense < 0.5
     assert late == 0.6, "of equal weights those nearest to the usual ones"
+
+
+def test_the_reader_counts_as_much_as_it_knows():
+    """Nothing where it says the opposite or all is right without it, much where it knows all."""
+    rng = np.random.default_rng(4)
+
+    def read(*, knows: float) -> Reread:
+        right = int(rng.integers(10))
+        odds = rng.normal(size=10) + knows * (np.arange(10) == right)
+        return Reread([*rng.normal(size=10)], [*odds], [0 if n == right else -1 for n in range(10)], 1, 0.01)
+
+    assert fit_reader([read(knows=-3) for _ in range(200)]) == 0
+    assert fit_reader([Reread([2.0, 1.0], [0.0, 5.0], [0, -1], 1, 0.01)]) == 0
+    assert fit_reader([read(knows=9) for _ in range(200)]) == 0.8
 
 
 def test_an_adapter_is_learnt_only_where_it_helps_other_documents():
@@ -312,6 +327,48 @@ def test_what_helps_is_put_in_force_and_can_be_taken_back(turned, tmp_path):
     assert after < place()
 
 
+def test_the_reader_is_taken_where_it_tells_answers_apart(tmp_path):
+    """Two documents of each person with the question's words, one of which answers: the step reranker finds it.
+
+    Searches read again by themselves from then on, until it is taken back. The reader is the one that ships.
+    """
+    alone = {"parts": {"dense": False, "late": False}, "rerank_candidates": 4}
+    settings = load_settings(data=tmp_path / "data", retrieval=alone)
+    with open_citewell(settings, embedder=WordEmbedder()) as citewell:
+        rows = []
+        for number, (first, last) in enumerate(random.Random(7).sample([*combinations(WORDS, 2)], 70)):
+            name = f"{first} {last}".title()
+            put(citewell, f"{number}a", f"{name} was born in {1850 + number} in a small village near the sea.")
+            put(citewell, f"{number}b", f"{name} was born. When, nobody knows; {name} was poor.")
+            rows.append({"question": f"When was {name} born?", "document": f"{number}a"})
+        (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        collection = citewell.store.catalog.collection("docs")
+        outcome = tune(
+            citewell, collection, Wish(tmp_path / "q.jsonl", ("reranker",)), promote=True, tell=lambda _: None
+        )
+        [step] = outcome.steps
+        assert step.taken, step
+        assert step.learnt.startswith("reader 0.")
+        assert outcome.tuning is not None
+        assert outcome.tuning.reader_weight
+
+        def stages() -> set[str]:
+            return {*citewell.search(citewell.plan(rows[0]["question"], ["docs"]), trace=True).stages}
+
+        assert "reranked" in stages()
+        citewell.store.catalog.roll_back(collection.id)
+        assert "reranked" not in stages()
+
+
+def test_the_step_reranker_wants_a_reader(turned, tmp_path):
+    settings = turned.store.settings
+    words = settings.generator.model_copy(update={"reader": "words"})
+    with open_citewell(settings.model_copy(update={"generator": words}), embedder=Turned()) as citewell:
+        collection = filled(citewell, tmp_path / "q.jsonl", 3)
+        with pytest.raises(BadInput, match=r"set generator\.reader to 'trained'"):
+            tune(citewell, collection, Wish(None, ("reranker",)), promote=True, tell=lambda _: None)
+
+
 def test_what_does_not_help_changes_nothing(settings, tmp_path):
     """An embedder that finds everything already: no step is better, no tuning is kept."""
     with open_citewell(settings, embedder=WordEmbedder()) as citewell:
@@ -390,7 +447,7 @@ def test_the_command_tunes_promotes_and_takes_back(tmp_path):
     assert "nothing to take back" in cli("tunings", "rollback", "-c", "docs", status=2).err
     assert "There is no tuning 'x'" in cli("tunings", "promote", "x", status=2).err
     assert (
-        "--steps is 'magic'; choose of weights, adapter, projection"
+        "--steps is 'magic'; choose of weights, adapter, projection, reranker"
         in cli("tune", "-c", "docs", "--steps", "magic", status=2).err
     )
 

@@ -205,7 +205,7 @@ def test_several_processes_that_start_at_once_migrate_once(empty_database):
     catalog = Catalog(empty_database)
     assert [collection.name for collection in catalog.list_collections()] == ["first"]
     with catalog._read() as connection:
-        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").all() == [("0007",)]
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").all() == [("0008",)]
     catalog.close()
 
 

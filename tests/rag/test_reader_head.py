@@ -12,6 +12,8 @@ from rag.reader_head import ReaderHead
 from rag.retrieval import HEAD
 from rag.span_reader import Asked, SpanReader
 from rag.testing import WordEmbedder
+from rag.tuning import Tuned
+from tests.api.test_ranking import Lengths
 from tests.rag.test_retrieval import put
 
 QUESTION = "Who opened the harbour bridge?"
@@ -47,6 +49,37 @@ def test_a_search_is_ordered_by_both(settings, spans):
     assert [passage.score for passage in found.passages] == sorted((p.score for p in found.passages), reverse=True)
     assert found.passages[0].text == PASSAGES[1]
     assert odds.argmax() == [passage.text for passage in before.passages].index(PASSAGES[1])
+
+
+def scores_of(citewell, reader_weight, **parts):
+    plan = citewell.plan(QUESTION, ["c"], parts=parts)
+    tuned = Tuned(0.5, 0.6, reader_weight=reader_weight)
+    return {p.text: p.score for p in citewell.retriever.retrieve(plan, tuned=tuned).passages}
+
+
+def test_a_tuning_weighs_the_reader_whatever_the_setting_says(settings, spans):
+    """More or less than usual, or not at all; a request may do without; and the best passages alone are read."""
+    with open_citewell(settings, embedder=WordEmbedder()) as citewell:
+        put(citewell, "c", "bridges", PASSAGES)
+        usual, alone, weighed = (scores_of(citewell, weight) for weight in (None, 0.0, 0.8))
+        assert usual == alone == scores_of(citewell, 0.8, rerank=False)
+    odds = dict(zip(alone, ReaderHead(spans).score(QUESTION, [*alone]), strict=True))
+    spread = np.std([*alone.values()])
+    assert weighed == pytest.approx({text: alone[text] / spread + 0.8 * odds[text] for text in alone}, abs=0.05)
+    chosen = settings.retrieval.model_copy(update={"reranker": "reader"})
+    with open_citewell(settings.model_copy(update={"retrieval": chosen}), embedder=WordEmbedder()) as citewell:
+        assert scores_of(citewell, 0.0) == alone
+        assert scores_of(citewell, 0.8) == pytest.approx(weighed, abs=0.05)
+
+
+def test_a_reranker_of_the_operator_stands_before_a_tuning(settings):
+    """Its scores are the ranking; where there is no trained reader the tuning's ranking is the one before it."""
+    with open_citewell(settings, embedder=WordEmbedder(), reranker=Lengths()) as citewell:
+        put(citewell, "c", "bridges", PASSAGES)
+        assert scores_of(citewell, 0.8) == {text: len(text) for text in PASSAGES}
+    words = settings.generator.model_copy(update={"reader": "words"})
+    with open_citewell(settings.model_copy(update={"generator": words}), embedder=WordEmbedder()) as citewell:
+        assert scores_of(citewell, 0.8) == scores_of(citewell, 0.0)
 
 
 def test_of_a_long_passage_the_beginning_is_read(spans):

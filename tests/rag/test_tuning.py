@@ -28,17 +28,17 @@ def in_force(catalog: Catalog, collection_id: str) -> list[str]:
 def test_a_tuning_comes_back_as_it_was_kept(catalog, collection):
     """Weights and maps to the bit, and the report as plain values."""
     maps = np.random.default_rng(1).normal(size=(2, 6, 6)).astype(np.float32)
-    tuned = Tuned(0.3, 0.7, maps[0], maps[1])
+    tuned = Tuned(0.3, 0.7, maps[0], maps[1], 0.4)
     kept = catalog.add_tuning(collection, "e", tuned, {"questions": 12, "steps": [{"p": 0.01}]})
     same = catalog.tuned(kept.id)
-    assert (same.dense_weight, same.late_weight) == (0.3, 0.7)
+    assert (same.dense_weight, same.late_weight, same.reader_weight) == (0.3, 0.7, 0.4)
     assert same.adapter is not None
     assert same.projection is not None
     assert np.array_equal(same.adapter, maps[0])
     assert np.array_equal(same.projection, maps[1])
     assert catalog.list_tunings(collection) == [kept]
     assert kept.report == {"questions": 12, "steps": [{"p": 0.01}]}
-    assert (kept.has_adapter, kept.has_projection, kept.in_force) == (True, True, False)
+    assert (kept.has_adapter, kept.has_projection, kept.in_force, kept.reader_weight) == (True, True, False, 0.4)
     bare = catalog.add_tuning(collection, "e", Tuned(0.5, 0.6), {})
     assert catalog.tuned(bare.id) == Tuned(0.5, 0.6)
 
