@@ -187,8 +187,11 @@ class Retriever:
             read = yield from self._folded(plan, by_score(scores), known, wanted)
         if rerank is not None:
             with clock.stage("rerank"):
-                read, parts["reranked"] = _reranked(rerank, plan, read, scores)
-                scores = parts["reranked"]
+                most = self._settings.rerank_candidates
+                parts["reranked"] = _reranked(rerank, plan, read[:most], scores)
+                rest = {key: scores[key] for key, _ in read[most:]}
+                scores = {**_behind(parts["reranked"], rest), **parts["reranked"]}
+                read = sorted(read, key=lambda item: (-scores[item[0]], item[0]))
         if plan.diversity:
             with clock.stage("diversity"):
                 read = yield from self._diversified(plan, read, scores)
@@ -359,15 +362,18 @@ class Retriever:
         return list(found.values())
 
 
-def _reranked(
-    rerank: Rereading, plan: Plan, read: Sequence[tuple[Key, Passage]], scores: Scores
-) -> tuple[list[tuple[Key, Passage]], dict[Key, float]]:
-    """Return passages in the order that reading them again gives, and the scores that it goes by."""
+def _reranked(rerank: Rereading, plan: Plan, read: Sequence[tuple[Key, Passage]], scores: Scores) -> Scores:
+    """Return the scores of passages that are read again; ``scores`` are those before."""
     said = rerank.reranker.score(plan.question, [passage.indexed_text for _, passage in read])
     if rerank.weight is not None:
         said = beside([scores[key] for key, _ in read], said, rerank.weight)
-    scored = {key: score for (key, _), score in zip(read, said, strict=True)}
-    return sorted(read, key=lambda item: (-scored[item[0]], item[0])), scored
+    return {key: score for (key, _), score in zip(read, said, strict=True)}
+
+
+def _behind(scores: Scores, others: Scores) -> Scores:
+    """Return ``others`` below all ``scores``, in the order that they have."""
+    least = min(scores.values(), default=0.0)
+    return {key: least - 2 + score for key, score in min_max(others).items()}
 
 
 def _may_be_seen(plan: Plan, passage: Passage) -> bool:

@@ -82,6 +82,20 @@ def test_a_reranker_of_the_operator_stands_before_a_tuning(settings):
         assert scores_of(citewell, 0.8) == scores_of(citewell, 0.0)
 
 
+def test_no_more_passages_are_read_than_the_setting_says(settings):
+    """However many are asked for; the others stay behind those, in the order that they had."""
+    chosen = settings.retrieval.model_copy(update={"rerank_candidates": 2})
+    with open_citewell(
+        settings.model_copy(update={"retrieval": chosen}), embedder=WordEmbedder(), reranker=Lengths()
+    ) as citewell:
+        put(citewell, "c", "bridges", PASSAGES)
+        before = [*scores_of(citewell, None, rerank=False)]
+        after = scores_of(citewell, None)
+    assert [*after] == [*sorted(before[:2], key=len, reverse=True), *before[2:]]
+    assert [*after.values()][:2] == [len(text) for text in [*after][:2]]
+    assert [*after.values()] == sorted(after.values(), reverse=True)
+
+
 def test_of_a_long_passage_the_beginning_is_read(spans):
     """As much as the model reads at a time: what stands behind it changes nothing, but a reader of answers finds it."""
     head, long = ReaderHead(spans), "The museum is closed. " * 90
