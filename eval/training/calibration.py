@@ -37,6 +37,8 @@ Numbers = npt.NDArray[np.float64]
 SILENT = 0.05
 #: Rows with claims that people wrote and judged, beside the evidence that they judged them by or evidence of others.
 _CLAIMED = ("fever_rte", "scifact_rte", "begin_wow")
+#: Rows of the reader that are claims as questions: nobody asks so, and a threshold that is fitted on them answers less.
+CLAIMS = "claim"
 #: How strongly weights are drawn to 0: as much as so many rows would.
 _PULL = 1.0
 
@@ -77,7 +79,7 @@ def calibrate(task: str, data: Path, folder: Path, seed: int) -> None:
 
     What is there of an earlier calibration stays until the new one is complete.
     """
-    trained, held = split_rows(task, data, seed)
+    trained, held = split_rows(task, data, seed, without=CLAIMS)
     with tempfile.TemporaryDirectory() as scratch, closing(_bare(task, folder, Path(scratch))) as model:
         if task == "reader":
             facts = _reader_facts(model, cast("list[ReaderRow]", trained), cast("list[ReaderRow]", held))
