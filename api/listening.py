@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import structlog
+
 from rag.errors import Conflict, Misconfigured
+
+log = structlog.get_logger(__name__)
 
 #: Connections that wait to be accepted.
 BACKLOG = 2048
+#: Seconds between two tries to get an address that is about to be free.
+TRY_AGAIN = 0.05
 
 
 @dataclass(slots=True)
@@ -53,12 +60,13 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def doors(host: str, port: int, count: int) -> Iterator[list[Door]]:
+def doors(host: str, port: int, count: int, patience: float = 0.0) -> Iterator[list[Door]]:
     """Take an address and yield so many doors of it; in the first one connections wait from now on.
 
-    Raises `Conflict` or `Misconfigured` if the address can not be had.
+    ``patience`` is for how many seconds it may still be in use. Raises `Conflict` or `Misconfigured` if the address can
+    not be had.
     """
-    first = _bound(host, port)
+    first = _free_in(host, port, patience)
     made = [Door(first)]
     try:
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # only now: nobody else shall share the address
@@ -74,6 +82,20 @@ def url_of(door: Door) -> str:
     """Return where its server can be reached."""
     host, port = door.listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _free_in(host: str, port: int, seconds: float) -> socket.socket:
+    end, told = time.monotonic() + seconds, False
+    while True:
+        try:
+            return _bound(host, port)
+        except Conflict:
+            if time.monotonic() >= end:
+                raise
+        if not told:
+            log.info("the port is still in use; it is waited for", port=port, seconds=seconds)
+            told = True
+        time.sleep(TRY_AGAIN)
 
 
 def _bound(host: str, port: int, *, shared: bool = False) -> socket.socket:

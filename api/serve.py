@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
@@ -40,6 +40,8 @@ MOST_PROCESSES = 4
 LOOK = 0.1
 #: Seconds that a request process has to close everything after its last answer.
 CLOSING = 10.0
+#: Seconds that the request processes of a server that was killed may take to end: until then its port is in use.
+DYING = 10.0
 #: The command line of a request process, and the line by which it says that it answers; see `api.serving`.
 REQUEST_PROCESS, READY = [sys.executable, "-m", "api.serving"], b"ready\n"
 
@@ -55,7 +57,7 @@ def serve(settings: Settings, read_again: Callable[[], Settings] | None = None) 
     with (
         told_to_stop(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         hold(settings.data) as lock,
-        doors(settings.server.host, settings.server.port, process_count(settings)) as address,
+        _address(settings, lock) as address,
     ):
         url = url_of(address[0])
         lock.name_owner(url)
@@ -72,6 +74,11 @@ def serve(settings: Settings, read_again: Callable[[], Settings] | None = None) 
 def process_count(settings: Settings) -> int:
     """Return how many processes answer requests."""
     return settings.server.processes or min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+
+
+def _address(settings: Settings, lock: Lock) -> AbstractContextManager[list[Door]]:
+    patience = DYING if lock.after_a_kill else 0.0
+    return doors(settings.server.host, settings.server.port, process_count(settings), patience)
 
 
 def worker_command(settings: Settings) -> list[str]:
@@ -277,9 +284,10 @@ def _check_same_place(before: Settings, after: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """A hold on a data folder."""
+    """A hold on a data folder; ``after_a_kill`` says that the one before it was lost and not given back."""
 
     file: IO[str]
+    after_a_kill: bool
 
     def name_owner(self, url: str) -> None:
         """Write down who holds it, for the sentence that a second server is refused with."""
@@ -305,8 +313,12 @@ def hold(data: Path) -> Iterator[Lock]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Conflict(f"The data folder {data} {_owner(file)}; stop that one or use another --data.") from error
-        file.truncate(0)  # what an earlier server wrote
-        yield Lock(file)
+        after_a_kill = os.fstat(file.fileno()).st_size > 0  # what an earlier server wrote
+        file.truncate(0)
+        try:
+            yield Lock(file, after_a_kill)
+        finally:
+            file.truncate(0)
 
 
 def _owner(file: IO[str]) -> str:

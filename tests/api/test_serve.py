@@ -173,6 +173,28 @@ def test_the_children_of_a_server_end_when_it_is_killed(tmp_path):
             listener.bind(("127.0.0.1", port))
 
 
+def test_a_killed_server_is_followed_by_the_next_even_if_its_port_is_not_free_at_once(tmp_path):
+    """On a busy machine its request processes die after it, and have the port until then: here a socket of the test."""
+    data, log = tmp_path / "data", tmp_path / "log of the next"
+    with started(data, tmp_path / "log", CITEWELL_SERVER__PROCESSES="1") as server:
+        children = [*server.answering(), *server.workers()]
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+        until(lambda: not any(map(alive, children)))
+    port = int(server.url.rsplit(":", 1)[1])
+
+    def let_go() -> None:
+        until(lambda: log.exists() and "is still in use" in log.read_text())
+        late.close()
+
+    with socket.create_server(("127.0.0.1", port)) as late:
+        thread = threading.Thread(target=let_go)
+        thread.start()
+        with started(data, log, "--port", str(port)) as following:
+            assert following.url == server.url
+            assert following.client.get("/health/ready").status_code == 200
+        thread.join()
+
+
 def test_a_server_that_can_not_open_its_parts_says_why(tmp_path, monkeypatch):
     """What a request process can not do is the sentence of the server that is refused."""
     monkeypatch.setenv("CITEWELL_SERVER__PROCESSES", "1")
@@ -230,6 +252,26 @@ def test_the_lock_names_its_holder_and_is_given_back(tmp_path):
             pass
     with hold(tmp_path), pytest.raises(Conflict, match="a server that is starting"), hold(tmp_path):
         pass
+
+
+def _fail_while_held(data: Path) -> None:
+    with hold(data) as lock:
+        lock.name_owner("http://127.0.0.1:1")
+        _ = 1 / 0
+
+
+def test_a_lock_knows_whether_the_one_before_was_lost(tmp_path):
+    """Given back after work or an error it was not; what a killed server leaves is its name in the file."""
+    with hold(tmp_path) as lock:
+        assert not lock.after_a_kill
+        lock.name_owner("http://127.0.0.1:1")
+    with pytest.raises(ZeroDivisionError):
+        _fail_while_held(tmp_path)
+    (tmp_path / "serve.lock").write_text('{"pid": 1, "url": "http://127.0.0.1:1"}')
+    with hold(tmp_path) as lock:
+        assert lock.after_a_kill
+    with hold(tmp_path) as lock:
+        assert not lock.after_a_kill
 
 
 def test_a_data_folder_that_can_not_be_used_is_named(tmp_path):
