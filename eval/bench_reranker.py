@@ -21,14 +21,15 @@ from eval.folders import Question, load_corpus, read_questions
 from eval.ranking import DEPTH, CorpusIds, Run, score_each
 from eval.statistics import Numbers, compare, interval
 from eval.tables import Table, hardware, report
+from eval.tuning.fitting import COUNTS
 from rag.assembly import Citewell, open_citewell
 from rag.pair_model import WEIGHTS, TrainedPairs
 from rag.records import Ranking
 from rag.retrieval import beside
 from rag.span_reader import Asked, SpanReader
 
-#: How many of the best passages are read, and what a log odds counts beside a standard deviation of their scores.
-READ, COUNTS = 30, (0.1, 0.2, 0.4, 0.8)
+#: How many of the best passages are read.
+READ = 30
 
 #: Takes questions beside passages; returns the log odds (n,) that each passage answers.
 LogOdds = Callable[[Sequence[Asked]], Sequence[float]]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from eval.training.clozes import PRONOUNS, as_asked
-from eval.training.rows import JudgeRow, ReaderRow, Span, plain
+from eval.training.rows import JudgeRow, ReaderRow, Span, plain, surrounded
 from rag.near import Near
 from rag.sentences import sentence_spans
 from rag.words import STOP_WORDS
@@ -51,19 +51,12 @@ def claim_questions(claims: Sequence[JudgeRow], rng: random.Random) -> Iterator[
             if rng.random() < SURROUNDED:
                 other = texts[rng.choice(near.nearest(claim.claim, 4)[1:] or [0])]
                 if plain(text[start:end]) not in plain(other):
-                    text, moved = _surrounded(text, other, rng)
+                    others = [other[a:b] for a, b in sentence_spans(other)][:AROUND]
+                    text, moved = surrounded(text, others, rng)
             if claim.supported:
                 yield ReaderRow(question, "", text, (start + moved, end + moved), True, "claim")
             else:
                 yield ReaderRow(question, "", text, None, False, "claim-refuted")
-
-
-def _surrounded(text: str, other: str, rng: random.Random) -> tuple[str, int]:
-    """Return ``text`` with sentences of ``other`` around it, and how far its characters move."""
-    sentences = [other[start:end] for start, end in sentence_spans(other)][:AROUND]
-    cut = rng.randint(0, len(sentences))
-    before = "".join(f"{sentence} " for sentence in sentences[:cut])
-    return before + " ".join([text, *sentences[cut:]]), len(before)
 
 
 def _questions(claim: str, evidence: str, rng: random.Random) -> Iterator[tuple[str, Span]]:

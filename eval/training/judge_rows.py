@@ -16,7 +16,7 @@ from typing import Any
 
 from eval.training.detokenise import detokenised
 from eval.training.reader_rows import written_rows
-from eval.training.rows import JudgeRow, ReaderRow, dev_texts, plain, read_claims, read_lines
+from eval.training.rows import JudgeRow, ReaderRow, dev_texts, plain, read_claims, read_lines, surrounded
 from eval.training.swaps import SUBJECT, TRUE_EDITS, edited, false_edits, names_in
 from rag.near import Near
 from rag.sentences import sentence_spans
@@ -251,6 +251,5 @@ def padded(row: JudgeRow, texts: Sequence[str], near: Near, rng: random.Random) 
         if room < 0:
             break
         added.append(sentence)
-    cut = rng.randint(0, len(added))
-    parts = [*added[:cut], row.evidence, *added[cut:]]
-    return JudgeRow(row.claim, " ".join(parts), row.supported, row.source, row.group)
+    evidence, _ = surrounded(row.evidence, added, rng)
+    return JudgeRow(row.claim, evidence, row.supported, row.source, row.group)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ class JudgeRow:
 def is_held(group: str) -> bool:
     """Say whether rows of ``group`` are kept from training: always the same ones."""
     return int.from_bytes(hashlib.sha256(group.encode()).digest()[:4], "big") < HELD * 2**32
+
+
+def surrounded(text: str, sentences: Sequence[str], rng: random.Random) -> tuple[str, int]:
+    """Return ``text`` somewhere among ``sentences``, which keep their order, and how many characters come before it."""
+    cut = rng.randint(0, len(sentences))
+    before = "".join(f"{sentence} " for sentence in sentences[:cut])
+    return before + " ".join([text, *sentences[cut:]]), len(before)
 
 
 def plain(text: str) -> str:

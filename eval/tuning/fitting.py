@@ -23,7 +23,7 @@ from rag.retrieval import beside
 #: The weights that are tried, and how much better others must rank the training questions to be taken.
 WEIGHTS = tuple(round(0.1 * n, 1) for n in range(11))
 LEAST = 0.002
-#: The weights of the reader's log odds that are tried.
+#: The weights of the reader's log odds that are tried, beside a standard deviation of the scores.
 COUNTS = (0.1, 0.2, 0.4, 0.8)
 #: The pulls that are tried, in pairs of a question with itself for each pair that there is; and into how many folds.
 PULLS = (30.0, 10.0, 3.0, 1.0, 0.3)

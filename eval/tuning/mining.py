@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from eval.tuning.questions import Sought
 from rag.assembly import Citewell
+from rag.protocols import Reranker
 from rag.records import Collection, Passage, Plan
 from rag.retrieval import by_score, fuse, joined
 from rag.tuning import Tuned
@@ -69,10 +70,11 @@ def mine(
 
 
 def reread(
-    citewell: Citewell, collection: Collection, tuned: Tuned, questions: Sequence[Sought], kept: Path, tell: Tell
-) -> list[Reread]:
-    """Return what ``citewell.head`` says of the best passages of each question; ``kept`` holds some of it already."""
-    return _each(Reread, lambda question: _reread(citewell, collection, tuned, question), questions, kept, tell)
+    citewell: Citewell, head: Reranker, collection: Collection, tuned: Tuned, questions: Sequence[Sought], kept: Path,
+    tell: Tell,
+) -> list[Reread]:  # fmt: skip
+    """Return what ``head`` says of the best passages of each question; ``kept`` holds some of it already."""
+    return _each(Reread, lambda question: _reread(citewell, head, collection, tuned, question), questions, kept, tell)
 
 
 def _each(
@@ -116,11 +118,11 @@ def _mined(citewell: Citewell, collection: Collection, tuned: Tuned, question: S
     )
 
 
-def _reread(citewell: Citewell, collection: Collection, tuned: Tuned, question: Sought) -> Reread:
+def _reread(citewell: Citewell, head: Reranker, collection: Collection, tuned: Tuned, question: Sought) -> Reread:
     wanted = citewell.store.settings.retrieval.rerank_candidates
     found = citewell.retriever.retrieve(plan_of(citewell, question, collection, wanted), tuned=tuned).passages
     begun = time.perf_counter()
-    said = citewell.head.score(question.text, [passage.indexed_text for passage in found]) if citewell.head else []
+    said = head.score(question.text, [passage.indexed_text for passage in found])
     answers = [answered(question, passage) for passage in found]
     return Reread(
         [passage.score for passage in found], [*said], answers, len(question.targets), time.perf_counter() - begun

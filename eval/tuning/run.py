@@ -36,7 +36,7 @@ from eval.tuning.questions import (
 from rag.assembly import Citewell
 from rag.errors import BadInput, Conflict
 from rag.interaction import Interaction
-from rag.protocols import Generator
+from rag.protocols import Generator, Reranker
 from rag.records import Collection, Passage, digest
 from rag.tuning import Tuned, Tuning
 
@@ -112,11 +112,8 @@ def tune(citewell: Citewell, collection: Collection, wish: Wish, *, promote: boo
     too few questions, or for the step reranker where no reader can rank, and `Conflict` while another process tunes the
     collection.
     """
-    if "reranker" in wish.steps and (citewell.head is None or citewell.reranker not in {None, citewell.head}):
-        raise BadInput(
-            "The step reranker weighs the trained reader, which does not rank here; set generator.reader to 'trained' "
-            "and leave retrieval.reranker empty, or leave the step out."
-        )
+    if "reranker" in wish.steps:
+        _head(citewell)
     with _workplace(citewell, collection, wish) as folder:
         questions, left_out = _questions(citewell, collection, wish, folder, tell)
         taught = [question for question in questions if not question.is_held]
@@ -338,7 +335,8 @@ def _learn_reranker(material: Material, current: Tuned, tell: Tell) -> Learnt:
     chosen = random.Random(material.seed).sample(asked, min(READ, len(asked)))
     alone = replace(current, reader_weight=0.0)
     read = reread(
-        material.citewell, material.collection, alone, chosen, material.folder / "read.jsonl",
+        material.citewell, _head(material.citewell), material.collection, alone, chosen,
+        material.folder / "read.jsonl",
         lambda n, of: _tell_tenth(tell, "questions read", n, of),
     )  # fmt: skip
     weight = fit_reader(read)
@@ -346,6 +344,15 @@ def _learn_reranker(material: Material, current: Tuned, tell: Tell) -> Learnt:
         return NOTHING
     seconds = float(np.median([one.seconds for one in read]))
     return replace(current, reader_weight=weight), f"reader {weight:g}; {1000 * seconds:.0f} ms more for a search"
+
+
+def _head(citewell: Citewell) -> Reranker:
+    if citewell.head is None or citewell.reranker not in {None, citewell.head}:
+        raise BadInput(
+            "The step reranker weighs the trained reader, which does not rank here; set generator.reader to 'trained' "
+            "and leave retrieval.reranker empty, or leave the step out."
+        )
+    return citewell.head
 
 
 LEARNERS: dict[str, Callable[[Material, Tuned, Tell], Learnt]] = {

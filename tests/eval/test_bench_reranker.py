@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.bench_reranker import COUNTS, reranked, side_by_side
+from eval.bench_reranker import reranked, side_by_side
+from eval.tuning.fitting import COUNTS
 from rag.records import Ranking
 from tests.rag.passages import passage
 
