@@ -1,11 +1,12 @@
-"""Trains the reader or the judge on the CPU: resumable at any step, the same result whether it was stopped or not.
+"""Trains the reader or the judge, on a GPU if there is one: resumable at any step.
 
     python -m eval.training.train reader --data FOLDER --out FOLDER --seed 1
 
 writes ``checkpoint.pt`` every two minutes and ``log.jsonl``; run again it goes on where it was. The last weights are in
 ``final.pt``. AdamW (Loshchilov and Hutter, ICLR 2019) with a warm-up, a constant rate and a linear decay over the last
 fifth of the steps (Hägele et al., NeurIPS 2024): until the decay begins, a run that is resumed may be given more or
-fewer steps. bfloat16 arithmetic with float32 weights.
+fewer steps. bfloat16 arithmetic with float32 weights. On the CPU a run that was stopped and resumed ends with the same
+weights as one that was not; it may be resumed on another device. Knows no dev set.
 """
 
 from __future__ import annotations
@@ -75,16 +76,19 @@ class Run:
     """A training run in ``folder``, which holds all of its state."""
 
     def __init__(
-        self, recipe: Recipe, shape: Shape, rows: Rows, words: Tensor, folder: Path, start: Path, steps: int | None
-    ) -> None:
+        self, recipe: Recipe, shape: Shape, rows: Rows, words: Tensor, folder: Path, start: Path, steps: int | None,
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
         """``start`` is the folder of the encoder, or the ONNX file of a model that ships."""
-        self._recipe, self._rows, self._words, self._folder = recipe, rows, words, folder
+        self._device = torch.device(device)
+        self._recipe, self._rows, self._words, self._folder = recipe, rows, words.to(self._device), folder
         torch.manual_seed(recipe.seed)
         if start.is_dir():
             self.model = PairModel(shape)
             start_from(self.model, start)
         else:
             self.model = load_shipped(start, shape).train()
+        self.model.to(self._device)
         named = [*self.model.named_parameters()]
         heads = [weights for name, weights in named if name.startswith(HEADS)]
         body = [weights for name, weights in named if not name.startswith(HEADS)]
@@ -127,7 +131,8 @@ class Run:
                 saved = time.monotonic()
         self.save()
         if self.step == self.steps:
-            _write({"shape": asdict(self.model.shape), "model": self.model.state_dict()}, self._folder / "final.pt")
+            weights = {name: value.cpu() for name, value in self.model.state_dict().items()}
+            _write({"shape": asdict(self.model.shape), "model": weights}, self._folder / "final.pt")
 
     def _batches(self) -> Iterator[list[int]]:
         """Yield the batches of one epoch after another, without end."""
@@ -153,7 +158,7 @@ class Run:
         _write(state, self._folder / "checkpoint.pt")
 
     def _resume(self) -> None:
-        state = torch.load(self._folder / "checkpoint.pt", weights_only=True)
+        state = torch.load(self._folder / "checkpoint.pt", weights_only=True, map_location="cpu")
         if state["recipe"] != asdict(self._recipe):
             raise SystemExit(
                 f"{self._folder} holds a run with another recipe: {state['recipe']}; choose another folder."
@@ -179,8 +184,10 @@ class Run:
 
     def _loss(self, examples: Sequence[Example]) -> Tensor:
         read = inputs(examples)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.low_precision):
-            token, row = self.model(self._words[read.ids], read.types, read.mask)
+        ids, types, mask = (values.to(self._device) for values in (read.ids, read.types, read.mask))
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.low_precision):
+            token, row = self.model(self._words[ids], types, mask)
+        token, row = token.cpu(), row.cpu()  # a few values for each token: the loss is worked out where its targets are
         if self._recipe.task == "reader":
             return reader_loss(token, row, reader_target(cast("Sequence[ReaderExample]", examples)))
         return judge_loss(row, judge_target(cast("Sequence[JudgeExample]", examples)))
@@ -226,6 +233,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="batches to learn from; without it one pass over all rows")
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
+    gpu = torch.cuda.is_available()
+    parser.add_argument("--device", default="cuda" if gpu else "cpu", help="cpu, cuda, cuda:1; the GPU if there is one")
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -234,7 +243,9 @@ def main() -> None:
     rows = Rows(*(examples_of(given.task, part, tokenizer, given.seed) for part in (trained, held)))
     recipe = Recipe(given.task, given.seed, given.rate, HEADS_FASTER * given.rate)
     start = given.start or built_in_model()
-    run = Run(recipe, SHAPES[given.task], rows, load_words(built_in_model()), given.out, start, given.steps)
+    run = Run(
+        recipe, SHAPES[given.task], rows, load_words(built_in_model()), given.out, start, given.steps, given.device
+    )
     with (given.out / "log.jsonl").open("a", encoding="utf-8") as log:
         for line in run.train():
             log.write(json.dumps(line) + "\n")

@@ -384,10 +384,10 @@ def start_in(tokenizer, words):
     torch.set_num_threads(1)
     examples = judge_examples(lesson(320), tokenizer)
 
-    def begin(folder: Path, steps: int = 12) -> Run:
+    def begin(folder: Path, steps: int = 12, device: str = "cpu") -> Run:
         recipe = Recipe("judge", rate=5e-4, warm_up=4, low_precision=False)
         rows = Rows(examples[:256], examples[256:])
-        return Run(recipe, TINY["judge"], rows, words, folder, built_in_model(), steps)
+        return Run(recipe, TINY["judge"], rows, words, folder, built_in_model(), steps, device)
 
     return begin
 
@@ -437,6 +437,16 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(start, tmp_path):
     for name, weights in whole.model.state_dict().items():
         assert torch.equal(weights, rest.model.state_dict()[name]), name
     assert (tmp_path / "parts" / "final.pt").is_file()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_learns_what_the_cpu_learns_and_goes_on_where_it_was(start_in, tmp_path):
+    """The losses of twelve steps are the CPU's, the first six run there; what comes out needs no GPU."""
+    expected = list(start_in(tmp_path / "cpu").train())
+    list(start_in(tmp_path / "gpu").train(until=6))
+    found = list(start_in(tmp_path / "gpu", device="cuda").train())
+    assert found[-1]["held_loss"] == pytest.approx(expected[-1]["held_loss"], abs=0.01)
+    assert {weights.device.type for weights in load_model(tmp_path / "gpu" / "final.pt").parameters()} == {"cpu"}
 
 
 def test_a_folder_of_another_recipe_is_not_overwritten(start, tokenizer, words, tmp_path):
