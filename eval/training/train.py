@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ from eval.training.exported import load_shipped
 from eval.training.judge_rows import judge_rows
 from eval.training.model import HEADS, SHAPES, PairModel, Shape, judge_loss, load_words, reader_loss, start_from
 from eval.training.reader_rows import reader_rows
-from eval.training.rows import JudgeRow, ReaderRow, is_held
+from eval.training.rows import JudgeRow, ReaderRow, is_held, plain
 from rag.encoders import built_in_model
 from rag.pairs import PairTokenizer
 
@@ -46,8 +46,13 @@ from rag.pairs import PairTokenizer
 SAVE_EVERY = 120.0
 #: How often in a run the held rows are looked at, and at how many of them.
 LOOKS, HELD_ROWS = 12, 480
+#: Texts are the same if so many letters at their beginning are.
+SAME = 120
 #: The share of the steps in which the rate falls to 0, and how many times as fast the heads learn as the layers.
 DECAY, HEADS_FASTER = 0.2, 5
+
+
+RowT = TypeVar("RowT", ReaderRow, JudgeRow, ReaderRow | JudgeRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +206,22 @@ def split_rows(
     Rows whose source begins with ``without`` are in neither.
     """
     rows = [*(reader_rows if task == "reader" else judge_rows)(data, seed, written)]
-    rows = [row for row in rows if not (without and row.source.startswith(without))]
-    return [row for row in rows if not is_held(row.group)], [row for row in rows if is_held(row.group)]
+    return parted([row for row in rows if not (without and row.source.startswith(without))])
+
+
+def parted(rows: Sequence[RowT]) -> tuple[list[RowT], list[RowT]]:
+    """Return the rows that train, and those that are held; rows are in neither whose text trains in another spelling.
+
+    The model would know those by heart, and be surer of them than of texts that are new to it.
+    """
+    trained = [row for row in rows if not is_held(row.group)]
+    known = {_letters(row.group) for row in trained}
+    return trained, [row for row in rows if is_held(row.group) and _letters(row.group) not in known]
+
+
+def _letters(text: str) -> str:
+    """Return the first letters and figures of a text, which are the same however it is spelt."""
+    return plain(text).replace(" ", "")[:SAME]
 
 
 def examples_of(

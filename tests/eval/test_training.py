@@ -29,7 +29,7 @@ from eval.training.model import PairModel, Shape, load_words, start_from
 from eval.training.reader_rows import reader_rows
 from eval.training.rows import JudgeRow, ReaderRow, is_held
 from eval.training.swaps import TRUE_EDITS, edited, false_edits, names_in
-from eval.training.train import Recipe, Rows, Run
+from eval.training.train import Recipe, Rows, Run, parted
 from rag.encoders import built_in_model
 from rag.errors import BadInput
 from rag.judge import TrainedJudge
@@ -60,6 +60,17 @@ def words():
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
+
+
+@given(number=st.integers(0, 10**9))
+def test_no_held_row_trains_in_another_spelling(number):
+    """Of two spellings of a text both train, both are held, or the one that is not held trains alone."""
+    texts = f"They didn't see it, number {number}.", f"They did n't see it , number {number} ."
+    rows = [ReaderRow("Who?", "", text, None, answerable=False, source="nq") for text in texts]
+    trained, held = parted(rows)
+    expected = [row for row in rows if not is_held(row.text)]
+    assert trained == expected
+    assert held == ([] if expected else rows)
 
 
 @given(claim=st.sampled_from(CLAIMS) | st.text(max_size=80), seed=st.integers(0, 2**32))
