@@ -22,7 +22,7 @@ from rag.windows import window
 
 #: Further sentences are added while they score at most so much below the best one, in log odds, and until one of those
 #: that are there answers with this probability.
-CLOSE, SURE = 2.5, 0.85
+CLOSE, SURE = 3.0, 0.85
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from rag.trained_reader import Seen, TrainedReader
 Numbers = npt.NDArray[np.float64]
 #: The share of the answerable questions that the reader may be silent to: what is less likely to be answered than all
 #: but so many of them is not answered.
-SILENT = 0.05
+SILENT = 0.03
 #: Rows with claims that people wrote and judged, beside the evidence that they judged them by or evidence of others.
 _CLAIMED = ("fever_rte", "scifact_rte", "begin_wow")
 #: Rows of the reader that are claims as questions: nobody asks so, and a threshold that is fitted on them answers less.
