@@ -452,7 +452,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(start, tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_learns_what_the_cpu_learns_and_goes_on_where_it_was(start_in, tmp_path):
-    """The losses of twelve steps are the CPU's, the first six run there; what comes out needs no GPU."""
+    """Six steps there and six on the GPU leave the held loss of twelve on the CPU; what comes out needs no GPU."""
     expected = list(start_in(tmp_path / "cpu").train())
     list(start_in(tmp_path / "gpu").train(until=6))
     found = list(start_in(tmp_path / "gpu", device="cuda").train())
